@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: MIT */
+/* Command line words, and the mm.* keys.
+ *
+ * To add a key: one row in option_keys[] and its function. */
+#include <mm/cmdline.h>
+#include <mm/log.h>
+
+static size_t length_of(const char *text)
+{
+    size_t bytes = 0;
+
+    while (text[bytes] != '\0')
+        bytes++;
+    return bytes;
+}
+
+static bool is_text(const char *bytes, size_t count, const char *text)
+{
+    if (count != length_of(text))
+        return false;
+    for (size_t i = 0; i < count; i++)
+        if (bytes[i] != text[i])
+            return false;
+    return true;
+}
+
+bool mm_cmdline_next(const char **line, struct mm_cmdline_word *word)
+{
+    const char *at = *line;
+
+    while (*at == ' ')
+        at++;
+    if (*at == '\0')
+        return false;
+    word->key = at;
+    while (*at != '\0' && *at != ' ' && *at != '=')
+        at++;
+    word->key_bytes = (size_t)(at - word->key);
+    if (*at == '=')
+        at++;
+    word->value = at;
+    while (*at != '\0' && *at != ' ')
+        at++;
+    word->value_bytes = (size_t)(at - word->value);
+    *line = at;
+    return true;
+}
+
+bool mm_cmdline_key_is(const struct mm_cmdline_word *word, const char *key)
+{
+    return is_text(word->key, word->key_bytes, key);
+}
+
+bool mm_cmdline_value_is(const struct mm_cmdline_word *word, const char *value)
+{
+    return is_text(word->value, word->value_bytes, value);
+}
+
+bool mm_cmdline_find(const char *line, const char *key, struct mm_cmdline_word *word)
+{
+    struct mm_cmdline_word next;
+    bool found = false;
+
+    while (mm_cmdline_next(&line, &next)) {
+        if (mm_cmdline_key_is(&next, key)) {
+            *word = next;
+            found = true;
+        }
+    }
+    return found;
+}
+
+static bool read_log_level(const struct mm_cmdline_word *word, struct mm_options *options)
+{
+    if (mm_cmdline_value_is(word, "error"))
+        options->log_level = MM_LOG_ERROR;
+    else if (mm_cmdline_value_is(word, "info"))
+        options->log_level = MM_LOG_INFO;
+    else if (mm_cmdline_value_is(word, "debug"))
+        options->log_level = MM_LOG_DEBUG;
+    else
+        return false;
+    return true;
+}
+
+static bool read_low_memory(const struct mm_cmdline_word *word, struct mm_options *options)
+{
+    if (mm_cmdline_value_is(word, "on"))
+        options->low_memory = true;
+    else if (mm_cmdline_value_is(word, "off"))
+        options->low_memory = false;
+    else
+        return false;
+    return true;
+}
+
+static const struct {
+    const char *key;
+    const char *values;
+    bool (*read)(const struct mm_cmdline_word *word, struct mm_options *options);
+} option_keys[] = {
+    { "mm.log", "error, info or debug", read_log_level },
+    { "mm.lowmem", "on or off", read_low_memory },
+};
+
+static void read_option(const struct mm_cmdline_word *word, struct mm_options *options)
+{
+    for (size_t i = 0; i < sizeof(option_keys) / sizeof(option_keys[0]); i++) {
+        if (!mm_cmdline_key_is(word, option_keys[i].key))
+            continue;
+        if (!option_keys[i].read(word, options))
+            mm_info("warning: %s takes %s, not '%.*s': ignored", option_keys[i].key,
+                    option_keys[i].values, (int)word->value_bytes, word->value);
+        return;
+    }
+    mm_info("warning: unknown key '%.*s' on the command line: ignored (known: mm.log, mm.lowmem)",
+            (int)word->key_bytes, word->key);
+}
+
+struct mm_options mm_options_read(const char *line)
+{
+    struct mm_options options = { .log_level = MM_LOG_INFO, .low_memory = false };
+    struct mm_cmdline_word word;
+
+    while (mm_cmdline_next(&line, &word))
+        if (word.key_bytes >= 3 && is_text(word.key, 3, "mm."))
+            read_option(&word, &options);
+    return options;
+}

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: MIT */
+/* Reads a kernel command line: key=value pairs separated by spaces. Part of the public API of mm/.
+ *
+ * The line is never copied or written. A word without '=' is a key with an empty value. Of a key
+ * that stands twice, the last counts. */
+#ifndef MM_CMDLINE_H
+#define MM_CMDLINE_H
+
+#include <mm/types.h>
+
+MM_BEGIN_DECLS
+
+struct mm_cmdline_word {
+    const char *key;
+    size_t key_bytes;
+    const char *value;
+    size_t value_bytes;
+};
+
+/* Takes the next word.
+ *   Returns:  true, the word in *word and *line behind it; false at the end of the line. */
+bool mm_cmdline_next(const char **line, struct mm_cmdline_word *word);
+
+/* True if the word's key is `key`, or its value is `value`. */
+bool mm_cmdline_key_is(const struct mm_cmdline_word *word, const char *key);
+bool mm_cmdline_value_is(const struct mm_cmdline_word *word, const char *value);
+
+/* Finds the last word with that key.
+ *   Returns:  true and the word in *word; false if there is none (*word is as before). */
+bool mm_cmdline_find(const char *line, const char *key, struct mm_cmdline_word *word);
+
+/* What the mm.* keys of a command line ask for. */
+struct mm_options {
+    int log_level;   /* mm.log=error|info|debug: an enum mm_log_level; default info */
+    bool low_memory; /* mm.lowmem=on: also hand out frames below 1 MiB; default off */
+};
+
+/* Reads the mm.* keys. A key that mm does not know, or a value that the key does not take, is one
+ * warning line and otherwise ignored. */
+struct mm_options mm_options_read(const char *line);
+
+MM_END_DECLS
+#endif

@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: MIT */
+/* The whole of mm, started in one call. This header is part of the public API of mm/.
+ *
+ * A kernel that boots through mm calls init_memory(); one that wants only a part includes that
+ * part's header and calls its *_init(). */
+#ifndef MM_MM_H
+#define MM_MM_H
+
+#include <mm/bootinfo.h>
+#include <mm/cmdline.h>
+#include <mm/config.h>
+#include <mm/cpu.h>
+#include <mm/hhdm.h>
+#include <mm/kheap.h>
+#include <mm/kvm.h>
+#include <mm/log.h>
+#include <mm/memmap.h>
+#include <mm/paging.h>
+#include <mm/pmm.h>
+#include <mm/port.h>
+#include <mm/status.h>
+
+MM_BEGIN_DECLS
+
+/* One memory manager: what init_memory() built. */
+struct mm {
+    struct boot_info boot; /* a copy; its map belongs to the loader */
+    struct mm_options options;
+    struct mm_cpu_features cpu;
+    struct memmap map;
+    struct pmm pmm;
+    struct address_space kernel_space; /* not used if paging is foreign */
+    struct kvm kvm;                    /* likewise */
+    struct kheap *heap;
+    uint64_t pmm_ns;   /* time until frames could be had */
+    uint64_t total_ns; /* time until everything stood */
+};
+
+/* Brings up memory management in the order: log, HHDM offset, memory map, frames, CPU protection, own
+ * page tables, windows, heap. Logs what it does.
+ *   On failure: one `[MM] ERROR: ...` line, then mm_port_halt(). It returns only with everything up.
+ *   Context:    boot CPU, once for each `mm`, interrupts off. */
+void mm_init(struct mm *mm, const struct boot_info *boot);
+
+/* Logs `[MM] READY total_kb=... usable_kb=... free_kb=... ranges=... pmm_us=... total_us=...`. */
+void mm_log_ready(struct mm *mm);
+
+/* mm_init() for the kernel's own memory manager, then the self-tests and the READY line. kmalloc and
+ * kfree work from here on.
+ *   Returns:    true if every self-test passed; else false, and no READY line was logged. */
+MM_MUST_USE bool init_memory(const struct boot_info *boot);
+
+/* The kernel's own memory manager, the one that init_memory() built. */
+struct mm *mm_kernel(void);
+
+struct mm_test_result {
+    unsigned passed;
+    unsigned failed;
+};
+
+/* The self-tests: those of the frames, of the page tables, of the heap, and all of them between two
+ * banner lines. Each case is one line, `[MM] ✓ <part>: <case>` or
+ * `[MM] ✗ <part>: <case>: <expected, got>`. They leave mm as they found it.
+ *   Context:    boot CPU, with nobody else using mm. */
+struct mm_test_result test_pmm(struct mm *mm);
+struct mm_test_result test_paging(struct mm *mm);
+struct mm_test_result test_allocator(struct mm *mm);
+struct mm_test_result run_memory_tests(struct mm *mm);
+
+MM_END_DECLS
+#endif

@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: MIT */
+/* What mm needs from the machine and the kernel around it: the whole list, resolved at link time.
+ * This header is part of the public API of mm/.
+ *
+ * mm/port/x86_64.c supplies the part marked CPU for bare metal. A kernel supplies the part marked
+ * KERNEL. mm/port/hosted.c supplies both for a Linux process. Besides these functions mm calls
+ * memcpy, memset, memmove and memcmp and nothing else.
+ *
+ * mm never holds one of its locks across mm_port_log, mm_port_bug, mm_port_halt or
+ * mm_port_time_ns. It holds the lock of an address space across mm_port_invlpg. */
+#ifndef MM_PORT_H
+#define MM_PORT_H
+
+#include <mm/config.h>
+#include <mm/status.h>
+
+MM_BEGIN_DECLS
+
+/* ---- C library (a freestanding compiler calls them too) ---- */
+#ifndef __cplusplus
+void *memcpy(void *to, const void *from, size_t bytes);
+void *memmove(void *to, const void *from, size_t bytes);
+void *memset(void *to, int value, size_t bytes);
+int memcmp(const void *a, const void *b, size_t bytes);
+#endif
+
+/* ---- KERNEL ---- */
+
+enum mm_log_level {
+    MM_LOG_ERROR = 0,
+    MM_LOG_INFO = 1,
+    MM_LOG_DEBUG = 2,
+};
+
+/* Takes one finished log line, "[MM] ...", without a newline.
+ *   Passed:   `line` is terminated by a zero and valid during the call only.
+ *   Context:  any in which mm is called. Must not call mm. */
+void mm_port_log(enum mm_log_level level, const char *line);
+
+/* Is told of a caller's bug after its `[MM] ERROR:` line was logged; `line` is that line.
+ *   A kernel panics. If it returns (tests do), the call that found the bug has changed nothing. */
+void mm_port_bug(const char *line);
+
+/* Ends the system after a failure that mm cannot live with; its `[MM] ERROR:` line was logged. */
+_Noreturn void mm_port_halt(const char *line);
+
+/* Nanoseconds since any fixed moment, never going back; 0 always if the kernel has no clock. */
+uint64_t mm_port_time_ns(void);
+
+/* ---- CPU ---- */
+
+/* A lock that also keeps interrupts of this CPU away while it is held. All zeroes is unlocked. */
+struct mm_port_lock {
+    uint32_t word;
+};
+
+/* Takes the lock; returns what mm_port_unlock needs to restore the interrupt state. */
+uint64_t mm_port_lock(struct mm_port_lock *lock);
+void mm_port_unlock(struct mm_port_lock *lock, uint64_t saved);
+
+struct mm_port_cpuid {
+    uint32_t eax, ebx, ecx, edx;
+};
+
+/* CPUID of a leaf and subleaf (SDM vol. 2, CPUID). A leaf above the highest is all zeroes. */
+struct mm_port_cpuid mm_port_cpuid(uint32_t leaf, uint32_t subleaf);
+
+/* Model-specific registers (SDM vol. 4). Only registers that CPUID announces are touched. */
+uint64_t mm_port_read_msr(uint32_t index);
+void mm_port_write_msr(uint32_t index, uint64_t value);
+
+/* Control registers (SDM vol. 3, 2.5). `number` is 0, 3 or 4. */
+uint64_t mm_port_read_cr(unsigned number);
+void mm_port_write_cr(unsigned number, uint64_t value);
+
+/* Drops this CPU's translation of the page that holds `address` (SDM vol. 3, 4.10.4.1). */
+void mm_port_invlpg(vaddr_t address);
+
+/* ---- only with MM_MEMORY_HOOKS ---- */
+#if MM_MEMORY_HOOKS
+/* The bytes now belong to nobody: mm itself does not touch them until they are allocated. */
+void mm_port_memory_freed(void *start, size_t bytes);
+/* The bytes now belong to a caller (or to mm's own bookkeeping). */
+void mm_port_memory_allocated(void *start, size_t bytes);
+#else
+static inline void mm_port_memory_freed(void *start, size_t bytes)
+{
+    (void)start;
+    (void)bytes;
+}
+static inline void mm_port_memory_allocated(void *start, size_t bytes)
+{
+    (void)start;
+    (void)bytes;
+}
+#endif
+
+MM_END_DECLS
+#endif

@@ -1,0 +1,252 @@
+/* SPDX-License-Identifier: MIT */
+/* The order of things: from a boot memory map to a working kmalloc.
+ *
+ *      log -> HHDM offset -> memory map -> frames -> CPU protection -> own page tables -> windows ->
+ *      heap; then, for the kernel, the self-tests and the READY line.
+ *
+ * Each step either succeeds or ends the boot with one `[MM] ERROR:` line. */
+#include <mm/mm.h>
+
+#define HEAP_FIRST_BYTES MM_MIB(16)
+#define CR3_ADDRESS      0x000ffffffffff000u
+
+static struct mm kernel_mm;
+
+/* ---- memory map and frames ---- */
+
+/* The page tables that are live while mm starts; no map is trusted to keep them. */
+struct live_tables {
+    bool known;
+    struct paging_root root;
+    struct pmm *pmm;
+    uint64_t kept;
+};
+
+static struct live_tables find_live_tables(struct mm *mm)
+{
+    struct live_tables live = { .pmm = &mm->pmm };
+
+    if (!mm->boot.paging_is_foreign) {
+        live.root.root = mm_port_read_cr(3) & CR3_ADDRESS;
+        live.root.levels = mm->cpu.levels;
+        live.known = live.root.root != 0;
+    }
+    return live;
+}
+
+static paddr_t live_tables_obstacle(void *context, paddr_t base, paddr_t end)
+{
+    struct live_tables *live = context;
+
+    return live->known ? paging_tables_obstacle(&live->root, base, end) : base;
+}
+
+static void check_boot(const struct boot_info *boot, const struct mm_cpu_features *cpu)
+{
+    if (boot->map == NULL || boot->map_count == 0)
+        mm_fatal("the memory map is empty");
+    if (boot->keep_count > BOOT_KEEP_MAX)
+        mm_fatal("boot information: %u kept ranges, at most %u fit", boot->keep_count,
+                 BOOT_KEEP_MAX);
+    if (!mm_is_aligned(boot->hhdm_offset, PAGE_SIZE) ||
+        (!boot->paging_is_foreign && !paging_is_canonical(boot->hhdm_offset, cpu->levels)))
+        mm_fatal("the HHDM offset 0x%lx is not a canonical, page-aligned address",
+                 boot->hhdm_offset);
+}
+
+static void start_map(struct mm *mm, struct live_tables *live)
+{
+    paddr_t limit = (paddr_t)1 << mm->cpu.physical_bits;
+
+    init_hhdm(mm->boot.hhdm_offset, limit);
+    mm_info("HHDM offset: 0x%lx", hhdm_offset());
+    mm_status_t status = memmap_build(&mm->map, &mm->boot, limit, live_tables_obstacle, live);
+    if (status != MM_OK)
+        mm_fatal("memory map with %lu rows: %s above 1 MB", mm->boot.map_count,
+                 mm_status_name(status));
+    init_hhdm(mm->boot.hhdm_offset, mm->map.end);
+    mm_info("Memory map: %lu ranges from %lu rows", mm->map.count, mm->boot.map_count);
+    memmap_log(&mm->map);
+    mm_info("Total memory: %lu MB", mm->map.total_bytes >> 20);
+    mm_info("Usable memory: %lu MB", mm->map.usable_bytes >> 20);
+}
+
+static void keep_table(void *context, paddr_t table)
+{
+    struct live_tables *live = context;
+
+    if (pmm_frame_state(live->pmm, table) == PMM_FRAME_FREE &&
+        pmm_reserve_range(live->pmm, table, table + FRAME_SIZE) == MM_OK)
+        live->kept++;
+}
+
+static void start_frames(struct mm *mm, struct live_tables *live)
+{
+    paddr_t metadata;
+    uint64_t bytes = pmm_metadata_bytes(&mm->map);
+    mm_status_t status = memmap_take(&mm->map, bytes, live_tables_obstacle, live, &metadata);
+
+    if (status != MM_OK)
+        mm_fatal("no room for %lu KB of frame bitmaps: %s", bytes >> 10, mm_status_name(status));
+    pmm_init(&mm->pmm, &mm->map, phys_to_virt(metadata), mm->options.low_memory);
+    if (live->known)
+        paging_for_each_table(live->root, keep_table, live);
+    if (live->kept > 0)
+        mm_info("memory map: %lu page tables of the loader lie in usable memory: kept back",
+                live->kept);
+    struct pmm_stats stats = pmm_stats(&mm->pmm);
+    mm_info("Frames: %lu free, %lu reserved, in %lu ranges; %lu KB of bitmaps at 0x%lx",
+            stats.free_frames, stats.reserved_frames, stats.range_count,
+            mm_round_up(bytes, FRAME_SIZE) >> 10, metadata);
+}
+
+/* ---- protection and page tables ---- */
+
+static void start_protection(struct mm *mm)
+{
+    if (enable_cpu_protection(&mm->cpu) != MM_OK)
+        mm_port_halt("CPU protection could not be enabled");
+}
+
+static void start_page_tables(struct mm *mm)
+{
+    struct address_space *space = &mm->kernel_space;
+    mm_status_t status = paging_init(space, &mm->pmm, &mm->cpu);
+
+    if (status != MM_OK)
+        mm_fatal("no frame for the kernel's page tables: %s", mm_status_name(status));
+    if (kvm_map_kernel(space, &mm->map, &mm->boot) != MM_OK)
+        mm_port_halt("the kernel's address space could not be mapped");
+    paging_activate(space, &mm->cpu);
+    mm_info("Page tables: %u levels, %lu KB, %lu + %lu + %lu leaves of 4 KB, 2 MB, 1 GB",
+            space->levels, space->stats.table_frames * FRAME_SIZE >> 10, space->stats.leaves[0],
+            space->stats.leaves[1], space->stats.leaves[2]);
+}
+
+static void start_windows(struct mm *mm)
+{
+    const struct boot_info *boot = &mm->boot;
+    paddr_t framebuffer_end = boot->framebuffer_base + boot->framebuffer_bytes;
+    paddr_t end = mm->map.end < framebuffer_end ? framebuffer_end : mm->map.end;
+    const struct kvm_window taken[] = {
+        { boot->hhdm_offset, boot->hhdm_offset + mm_round_up(end, FRAME_SIZE) },
+        { boot->kernel_virt, boot->data.end },
+    };
+    mm_status_t status = kvm_init(&mm->kvm, &mm->kernel_space, taken, 2);
+
+    if (status != MM_OK)
+        mm_fatal("no place for heap and stacks beside the HHDM and the kernel: %s",
+                 mm_status_name(status));
+    mm_info("Windows: heap at 0x%lx, stacks at 0x%lx", mm->kvm.heap.base, mm->kvm.stacks.base);
+}
+
+/* ---- heap ---- */
+
+/* 16 MB, or a quarter of what is free on a small machine, in whole MB. */
+static uint64_t first_heap_bytes(struct mm *mm)
+{
+    uint64_t quarter = pmm_stats(&mm->pmm).free_frames * FRAME_SIZE / 4;
+    uint64_t bytes = quarter < HEAP_FIRST_BYTES ? quarter : HEAP_FIRST_BYTES;
+
+    bytes = mm_round_down(bytes, MAX_BLOCK_SIZE);
+    return bytes == 0 ? MAX_BLOCK_SIZE : bytes;
+}
+
+/* Contiguous frames whose HHDM address is aligned to the largest block, also where the HHDM offset is
+ * not: one block more is taken, and what lies outside is given back. */
+static mm_status_t heap_in_hhdm(struct mm *mm, uint64_t bytes, void **out)
+{
+    paddr_t first = 0;
+    uint64_t taken = bytes + MAX_BLOCK_SIZE;
+    mm_status_t status =
+        pmm_alloc_contiguous(&mm->pmm, taken / FRAME_SIZE, FRAME_SIZE, PMM_NO_LIMIT, &first);
+
+    if (status != MM_OK)
+        return status;
+    uint64_t start = hhdm_offset() + first;
+    uint64_t before = mm_round_up(start, MAX_BLOCK_SIZE) - start;
+    uint64_t behind = MAX_BLOCK_SIZE - before;
+    if (before > 0)
+        pmm_free_contiguous(&mm->pmm, first, before / FRAME_SIZE);
+    if (behind > 0)
+        pmm_free_contiguous(&mm->pmm, first + before + bytes, behind / FRAME_SIZE);
+    *out = phys_to_virt(first + before);
+    return MM_OK;
+}
+
+static mm_status_t heap_memory(struct mm *mm, uint64_t bytes, void **out)
+{
+    vaddr_t base = 0;
+
+    if (mm->boot.paging_is_foreign)
+        return heap_in_hhdm(mm, bytes, out);
+    mm_status_t status = kvm_map_heap(&mm->kvm, bytes, &base);
+    *out = (void *)(uintptr_t)base;
+    return status;
+}
+
+static void start_heap(struct mm *mm)
+{
+    void *base = NULL;
+    uint64_t bytes = first_heap_bytes(mm);
+    struct address_space *space = mm->boot.paging_is_foreign ? NULL : &mm->kernel_space;
+    mm_status_t status = heap_memory(mm, bytes, &base);
+
+    if (status == MM_OK)
+        status = kheap_init(base, bytes, space, &mm->heap);
+    if (status != MM_OK)
+        mm_fatal("no heap of %lu MB: %s", bytes >> 20, mm_status_name(status));
+    mm_info("Heap: %lu MB at 0x%lx", bytes >> 20, (uintptr_t)base);
+}
+
+/* ---- all of it ---- */
+
+void mm_init(struct mm *mm, const struct boot_info *boot)
+{
+    uint64_t start = mm_port_time_ns();
+
+    memset(mm, 0, sizeof(*mm));
+    mm->boot = *boot;
+    mm->options = mm_options_read(boot->command_line);
+    mm_log_level = (enum mm_log_level)mm->options.log_level;
+    mm_info("MelloOS memory manager " MM_VERSION);
+    mm->cpu = mm_cpu_features();
+    check_boot(boot, &mm->cpu);
+
+    struct live_tables live = find_live_tables(mm);
+    start_map(mm, &live);
+    start_frames(mm, &live);
+    mm->pmm_ns = mm_port_time_ns() - start;
+    if (!boot->paging_is_foreign) {
+        start_protection(mm);
+        start_page_tables(mm);
+        start_windows(mm);
+    }
+    start_heap(mm);
+    mm->total_ns = mm_port_time_ns() - start;
+}
+
+void mm_log_ready(struct mm *mm)
+{
+    struct pmm_stats stats = pmm_stats(&mm->pmm);
+
+    mm_info("READY total_kb=%lu usable_kb=%lu free_kb=%lu ranges=%lu pmm_us=%lu total_us=%lu",
+            mm->map.total_bytes >> 10, mm->map.usable_bytes >> 10,
+            stats.free_frames * FRAME_SIZE >> 10, stats.range_count, mm->pmm_ns / 1000,
+            mm->total_ns / 1000);
+}
+
+struct mm *mm_kernel(void)
+{
+    return &kernel_mm;
+}
+
+bool init_memory(const struct boot_info *boot)
+{
+    mm_init(&kernel_mm, boot);
+    kheap_set_default(kernel_mm.heap);
+    if (run_memory_tests(&kernel_mm).failed > 0)
+        return false;
+    mm_log_ready(&kernel_mm);
+    return true;
+}

@@ -1,0 +1,248 @@
+/* SPDX-License-Identifier: MIT */
+/* The kernel heap: kmalloc and kfree over a buddy system.
+ *
+ *      region   | struct kheap | tags and bit trees | blocks ...                         |
+ *               base                                ^ buddy.first_offset       base + bytes
+ *
+ * The lock guards the buddy system only: zeroing and log lines come after it, when the block belongs
+ * to the caller alone. A free is checked against the tags before anything changes. */
+#include <mm/hhdm.h>
+#include <mm/kheap.h>
+#include <mm/log.h>
+
+#include "mm/buddy.h"
+
+struct kheap {
+    struct mm_port_lock lock;    /* guards buddy and failed_allocations */
+    uint8_t *base;               /* constant */
+    struct address_space *space; /* constant; NULL: the region lies in the HHDM */
+    struct buddy buddy;
+    uint64_t failed_allocations;
+};
+
+static struct kheap *default_heap;
+
+mm_status_t kheap_init(void *base, size_t bytes, struct address_space *space, struct kheap **out)
+{
+    if (!mm_is_aligned((uintptr_t)base | bytes, MAX_BLOCK_SIZE))
+        return MM_NOT_ALIGNED;
+    uint64_t own_bytes = mm_round_up(sizeof(struct kheap), MIN_BLOCK_SIZE);
+    uint64_t first = mm_round_up(own_bytes + buddy_state_bytes(bytes), MIN_BLOCK_SIZE);
+    if (base == NULL || bytes == 0 || first >= bytes)
+        return MM_INVALID_ARGUMENT;
+    struct kheap *heap = base;
+    *heap = (struct kheap){ .base = base, .space = space };
+    buddy_init(&heap->buddy, bytes, first, heap->base + own_bytes);
+    mm_port_memory_freed(heap->base + first, bytes - first);
+    *out = heap;
+    return MM_OK;
+}
+
+/* ---- allocating ---- */
+
+MM_COLD static void report_exhausted(struct kheap *heap, size_t bytes)
+{
+    uint64_t saved = mm_port_lock(&heap->lock);
+    uint64_t largest = buddy_largest_free(&heap->buddy);
+
+    heap->failed_allocations++;
+    mm_port_unlock(&heap->lock, saved);
+    if (bytes > MAX_BLOCK_SIZE)
+        mm_error("kmalloc of %lu bytes: more than the largest block, %lu bytes", bytes,
+                 MAX_BLOCK_SIZE);
+    else
+        mm_error("kmalloc of %lu bytes: out of memory (largest free block: %lu bytes)", bytes,
+                 largest);
+}
+
+void *kheap_alloc(struct kheap *heap, size_t bytes)
+{
+    uint64_t offset = BUDDY_NO_BLOCK;
+    unsigned order = 0;
+
+    if (bytes == 0)
+        return NULL;
+    if (bytes <= MAX_BLOCK_SIZE) {
+        order = buddy_order(bytes);
+        uint64_t saved = mm_port_lock(&heap->lock);
+        offset = buddy_alloc(&heap->buddy, order);
+        mm_port_unlock(&heap->lock, saved);
+    }
+    if (offset == BUDDY_NO_BLOCK) {
+        report_exhausted(heap, bytes);
+        return NULL;
+    }
+    void *block = heap->base + offset;
+    mm_port_memory_allocated(block, buddy_block_bytes(order));
+    memset(block, 0, buddy_block_bytes(order));
+    mm_debug("heap: allocated %lu bytes at 0x%lx (a block of %lu)", bytes, (uintptr_t)block,
+             buddy_block_bytes(order));
+    return block;
+}
+
+/* ---- finding the block of an address ---- */
+
+/* True, and the block, if the address lies among the heap's blocks. The lock is held. */
+static bool find_locked(const struct kheap *heap, const void *address, struct buddy_block *block)
+{
+    uint64_t offset = (uintptr_t)address - (uintptr_t)heap->base;
+
+    if (offset < heap->buddy.first_offset || offset >= heap->buddy.region_bytes)
+        return false;
+    *block = buddy_find(&heap->buddy, offset);
+    return true;
+}
+
+/* Finds the block and says whether `address` is the first byte of an allocated one. If `release`,
+ * such a block is freed in the same step. */
+static bool check_block(struct kheap *heap, const void *address, bool release, bool *inside,
+                        struct buddy_block *block)
+{
+    uint64_t saved = mm_port_lock(&heap->lock);
+
+    *inside = find_locked(heap, address, block);
+    bool right = *inside && block->allocated && heap->base + block->offset == address;
+    if (right && release) {
+        mm_port_memory_freed(heap->base + block->offset, buddy_block_bytes(block->order));
+        buddy_free(&heap->buddy, block->offset);
+    }
+    mm_port_unlock(&heap->lock, saved);
+    return right;
+}
+
+MM_COLD static void report_wrong_block(const struct kheap *heap, const char *what,
+                                       const void *address, bool inside, struct buddy_block block)
+{
+    uintptr_t start = (uintptr_t)heap->base + block.offset;
+    uintptr_t distance = (uintptr_t)address - start;
+
+    if (!inside)
+        mm_bug("%s of 0x%lx, which is outside the heap's blocks", what, (uintptr_t)address);
+    else if (!block.allocated)
+        mm_bug("%s of 0x%lx, which is free (in a free block of %lu bytes at 0x%lx): double free?",
+               what, (uintptr_t)address, buddy_block_bytes(block.order), start);
+    else
+        mm_bug("%s of 0x%lx, which is %lu bytes inside the allocated block of %lu bytes at 0x%lx",
+               what, (uintptr_t)address, distance, buddy_block_bytes(block.order), start);
+}
+
+void kheap_free(struct kheap *heap, void *address)
+{
+    struct buddy_block block = { 0 };
+    bool inside;
+
+    if (address == NULL)
+        return;
+    if (check_block(heap, address, true, &inside, &block))
+        mm_debug("heap: freed %lu bytes at 0x%lx", buddy_block_bytes(block.order),
+                 (uintptr_t)address);
+    else
+        report_wrong_block(heap, "kfree", address, inside, block);
+}
+
+size_t kheap_size(struct kheap *heap, const void *address)
+{
+    struct buddy_block block = { 0 };
+    bool inside;
+
+    if (check_block(heap, address, false, &inside, &block))
+        return buddy_block_bytes(block.order);
+    report_wrong_block(heap, "size", address, inside, block);
+    return 0;
+}
+
+/* ---- physical addresses ---- */
+
+static mm_status_t translate(const struct kheap *heap, const uint8_t *address, paddr_t *out)
+{
+    if (heap->space != NULL)
+        return paging_translate(heap->space, (uintptr_t)address, out);
+    *out = virt_to_phys(address);
+    return MM_OK;
+}
+
+mm_status_t kheap_to_phys(struct kheap *heap, const void *address, size_t bytes, paddr_t *out)
+{
+    const uint8_t *first = address;
+    struct buddy_block block = { 0 };
+    paddr_t base, next;
+
+    if (bytes == 0)
+        return MM_INVALID_ARGUMENT;
+    uint64_t saved = mm_port_lock(&heap->lock);
+    bool inside = find_locked(heap, address, &block);
+    mm_port_unlock(&heap->lock, saved);
+    uint64_t offset = (uintptr_t)address - (uintptr_t)heap->base - block.offset;
+    if (!inside || !block.allocated || bytes > buddy_block_bytes(block.order) - offset)
+        return MM_INVALID_ADDRESS;
+    mm_status_t status = translate(heap, first, &base);
+    for (size_t at = PAGE_SIZE - ((uintptr_t)address & (PAGE_SIZE - 1));
+         status == MM_OK && at < bytes; at += PAGE_SIZE) {
+        status = translate(heap, first + at, &next);
+        if (status == MM_OK && next != base + at)
+            status = MM_NOT_CONTIGUOUS;
+    }
+    if (status == MM_OK)
+        *out = base;
+    return status;
+}
+
+/* ---- asking ---- */
+
+struct kheap_stats kheap_stats(struct kheap *heap)
+{
+    uint64_t saved = mm_port_lock(&heap->lock);
+    const struct buddy *buddy = &heap->buddy;
+    struct kheap_stats stats = {
+        .region_bytes = buddy->region_bytes,
+        .free_bytes = buddy->free_bytes,
+        .used_bytes = buddy->region_bytes - buddy->first_offset - buddy->free_bytes,
+        .used_blocks = buddy->used_blocks,
+        .failed_allocations = heap->failed_allocations,
+        .largest_free_block = buddy_largest_free(buddy),
+    };
+
+    mm_port_unlock(&heap->lock, saved);
+    return stats;
+}
+
+bool kheap_verify(struct kheap *heap)
+{
+    uint64_t offset;
+    uint64_t saved = mm_port_lock(&heap->lock);
+    const char *wrong = buddy_check(&heap->buddy, &offset);
+
+    mm_port_unlock(&heap->lock, saved);
+    if (wrong != NULL)
+        mm_error("heap: %s (at 0x%lx)", wrong, (uintptr_t)heap->base + offset);
+    return wrong == NULL;
+}
+
+/* ---- the default heap ---- */
+
+void kheap_set_default(struct kheap *heap)
+{
+    __atomic_store_n(&default_heap, heap, __ATOMIC_RELEASE);
+}
+
+struct kheap *kheap_default(void)
+{
+    return __atomic_load_n(&default_heap, __ATOMIC_ACQUIRE);
+}
+
+void *kmalloc(size_t bytes)
+{
+    struct kheap *heap = kheap_default();
+
+    return heap == NULL ? NULL : kheap_alloc(heap, bytes);
+}
+
+void kfree(void *block)
+{
+    struct kheap *heap = kheap_default();
+
+    if (heap != NULL)
+        kheap_free(heap, block);
+    else if (block != NULL)
+        mm_bug("kfree of 0x%lx before there is a heap", (uintptr_t)block);
+}
