@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: MIT */
+/* What the kernel learns from its boot loader, in plain C: no boot protocol in it.
+ *
+ * kernel/limine.c supplies the functions. All that they return lies in the kernel's own memory, but
+ * for the memory map's rows, which stay where the loader put them (boot_info.keep says so). */
+#ifndef KERNEL_BOOT_H
+#define KERNEL_BOOT_H
+
+#include <mm/bootinfo.h>
+
+/* What is only told to the user or kept for later. Strings are the kernel's own copies. */
+struct boot_loader {
+    char name[64];
+    char version[64];
+    const char *firmware; /* "BIOS", "UEFI (64-bit)", ...; never NULL */
+    char revision[32];    /* of the protocol, in words */
+    bool has_rsdp;
+    paddr_t rsdp; /* ACPI root pointer, physical */
+};
+
+/* The kernel's command line; never NULL. Needs nothing but the first console. One warning line if it
+ * had to be cut. */
+const char *limine_command_line(void);
+
+/* Says who loaded the kernel. */
+const struct boot_loader *limine_loader(void);
+
+/* Everything that mm needs. `loader_stack` is the stack pointer that entry.S was entered with.
+ *   On failure: one `[MM] ERROR:` line that names what the loader did not give, then the end. */
+const struct boot_info *limine_boot_info(vaddr_t loader_stack);
+
+#endif

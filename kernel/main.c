@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: MIT */
+/* The story of a boot, in order; what each step does is told where it is done.
+ *
+ *   console -> own descriptor tables -> command line -> boot loader's facts -> clock -> memory -> hello
+ *
+ * Owns nothing. Invariant: runs once, on the boot CPU, with interrupts off, on the boot stack. */
+#include "arch/x86_64/tsc.h"
+#include "kernel/boot.h"
+#include "kernel/console.h"
+#include "kernel/fault_test.h"
+#include "kernel/options.h"
+#include "kernel/place.h"
+#include "kernel/power.h"
+#include "kernel/trap.h"
+#include <mm/mm.h>
+
+#define MAIN_TEXT(x)          #x
+#define MAIN_NUMBER(x)        MAIN_TEXT(x)
+#define MAIN_VERSION(a, b, c) MAIN_NUMBER(a) "." MAIN_NUMBER(b) "." MAIN_NUMBER(c)
+#ifdef __clang__
+#define MAIN_COMPILER "clang " MAIN_VERSION(__clang_major__, __clang_minor__, __clang_patchlevel__)
+#else
+#define MAIN_COMPILER "gcc " MAIN_VERSION(__GNUC__, __GNUC_MINOR__, __GNUC_PATCHLEVEL__)
+#endif
+
+_Noreturn void kmain(vaddr_t loader_stack);
+
+static struct kernel_options main_read_options(void)
+{
+    struct kernel_options options = options_read(limine_command_line());
+
+    power_set_qemu_exit(options.exit_qemu);
+    console_set_colour(options.colour);
+    return options;
+}
+
+static void main_greet(const struct boot_loader *loader)
+{
+    console_print("Boot loader: %s%s%s, base revision %s",
+                  loader->name[0] != '\0' ? loader->name : "unknown",
+                  loader->version[0] != '\0' ? " " : "", loader->version, loader->revision);
+    if (loader->has_rsdp)
+        console_print("Firmware: %s, ACPI root pointer at 0x%llx", loader->firmware,
+                      (unsigned long long)loader->rsdp);
+    else
+        console_print("Firmware: %s", loader->firmware);
+}
+
+_Noreturn void kmain(vaddr_t loader_stack)
+{
+    struct kernel_options options;
+    const struct boot_info *boot;
+
+    console_init(); /* what goes wrong from here on is seen */
+    trap_init();    /* and exceptions are reported */
+    console_print("MelloOS " MM_VERSION " (" MAIN_COMPILER ")");
+    options = main_read_options();
+    main_greet(limine_loader());
+    boot = limine_boot_info(loader_stack);
+    place_set_image(boot->kernel_phys);
+    tsc_init();
+    if (!init_memory(boot)) /* frames, page tables, heap, self-tests */
+        power_end(POWER_TEST_FAILED);
+    console_print("Hello from MelloOS ✨");
+    if (options.has_fault)
+        fault_test_run(&options.fault, boot);
+    power_end(POWER_SUCCESS);
+}

@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: MIT */
+/* Owns the meaning of the mello.* keys.
+ *
+ * Reads the line word by word; words of others (mm.*, or none that has a prefix) are passed over.
+ * Invariant: what is not understood is said once and changes nothing. */
+#include "kernel/options.h"
+#include "kernel/console.h"
+
+#define OPTIONS_PREFIX       "mello."
+#define OPTIONS_PREFIX_BYTES (sizeof(OPTIONS_PREFIX) - 1)
+
+static bool options_is_ours(const struct mm_cmdline_word *word)
+{
+    if (word->key_bytes < OPTIONS_PREFIX_BYTES)
+        return false;
+    for (size_t i = 0; i < OPTIONS_PREFIX_BYTES; i++) {
+        if (word->key[i] != OPTIONS_PREFIX[i])
+            return false;
+    }
+    return true;
+}
+
+static void options_warn_value(const struct mm_cmdline_word *word, const char *values)
+{
+    console_print("WARNING: command line: %.*s=%.*s is ignored; it takes %s", (int)word->key_bytes,
+                  word->key, (int)word->value_bytes, word->value, values);
+}
+
+static void options_apply(struct kernel_options *options, const struct mm_cmdline_word *word)
+{
+    if (mm_cmdline_key_is(word, "mello.exit")) {
+        if (mm_cmdline_value_is(word, "qemu"))
+            options->exit_qemu = true;
+        else
+            options_warn_value(word, "qemu");
+    } else if (mm_cmdline_key_is(word, "mello.color")) {
+        if (mm_cmdline_value_is(word, "0") || mm_cmdline_value_is(word, "1"))
+            options->colour = mm_cmdline_value_is(word, "1");
+        else
+            options_warn_value(word, "0 or 1");
+    } else if (mm_cmdline_key_is(word, "mello.fault")) {
+        options->has_fault = true;
+        options->fault = *word;
+    } else {
+        console_print("WARNING: command line: unknown key %.*s (known: mello.exit, mello.color, "
+                      "mello.fault)",
+                      (int)word->key_bytes, word->key);
+    }
+}
+
+struct kernel_options options_read(const char *line)
+{
+    struct kernel_options options = { .exit_qemu = false };
+    struct mm_cmdline_word word;
+
+    while (mm_cmdline_next(&line, &word)) {
+        if (options_is_ours(&word))
+            options_apply(&options, &word);
+    }
+    return options;
+}

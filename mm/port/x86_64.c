@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: MIT */
+/* The CPU part of <mm/port.h> for bare metal on x86-64, ready to be linked into any kernel.
+ *
+ * Owns nothing but the meaning of a lock's word: a ticket lock, 16 bits each.
+ *
+ *   31        16 15         0
+ *   | next free  | now served |     unlocked: both equal (all zeroes at first)
+ *
+ * Invariants: CPUs are served in the order in which they came; fewer than 65536 wait. Everything needs
+ * ring 0. Only registers and instructions that every x86-64 CPU has are used. */
+#include <mm/port.h>
+
+#define PORT_RFLAGS_IF ((uint64_t)1 << 9)
+#define PORT_TICKET    ((uint32_t)1 << 16)
+
+/* Waits until the ticket is served; kept out of line, so that the fast path stays short. */
+static MM_COLD void port_lock_wait(struct mm_port_lock *lock, uint16_t ticket)
+{
+    while ((uint16_t)__atomic_load_n(&lock->word, __ATOMIC_ACQUIRE) != ticket)
+        __asm__ volatile("pause");
+}
+
+/* Uncontended: pushfq, popq, cli, one locked xadd, compare, branch. */
+uint64_t mm_port_lock(struct mm_port_lock *lock)
+{
+    uint64_t flags;
+    uint32_t word;
+
+    __asm__ volatile("pushfq\n\tpopq %0\n\tcli" : "=r"(flags) : : "memory");
+    word = __atomic_fetch_add(&lock->word, PORT_TICKET, __ATOMIC_ACQUIRE);
+    if (__builtin_expect((uint16_t)word != (uint16_t)(word >> 16), 0))
+        port_lock_wait(lock, (uint16_t)(word >> 16));
+    return flags & PORT_RFLAGS_IF;
+}
+
+/* One plain increment of the lower half, which only the holder writes, then a branch. It must not
+ * carry into the upper half, hence the 16-bit instruction; stores are not reordered with older loads
+ * and stores on x86 (SDM vol. 3, 8.2.2), so the increment needs no lock prefix. */
+void mm_port_unlock(struct mm_port_lock *lock, uint64_t saved)
+{
+    __asm__ volatile("incw %0" : "+m"(lock->word) : : "memory", "cc");
+    if ((saved & PORT_RFLAGS_IF) != 0)
+        __asm__ volatile("sti" : : : "memory");
+}
+
+static struct mm_port_cpuid port_cpuid_raw(uint32_t leaf, uint32_t subleaf)
+{
+    struct mm_port_cpuid out;
+
+    __asm__ volatile("cpuid"
+                     : "=a"(out.eax), "=b"(out.ebx), "=c"(out.ecx), "=d"(out.edx)
+                     : "a"(leaf), "c"(subleaf));
+    return out;
+}
+
+/* Above the highest leaf Intel CPUs answer with the highest basic one, not with zeroes. */
+struct mm_port_cpuid mm_port_cpuid(uint32_t leaf, uint32_t subleaf)
+{
+    struct mm_port_cpuid none = { 0, 0, 0, 0 };
+
+    if (leaf > port_cpuid_raw(leaf & 0xffff0000u, 0).eax)
+        return none;
+    return port_cpuid_raw(leaf, subleaf);
+}
+
+uint64_t mm_port_read_msr(uint32_t index)
+{
+    uint32_t low, high;
+
+    __asm__ volatile("rdmsr" : "=a"(low), "=d"(high) : "c"(index) : "memory");
+    return (uint64_t)high << 32 | low;
+}
+
+void mm_port_write_msr(uint32_t index, uint64_t value)
+{
+    __asm__ volatile("wrmsr"
+                     :
+                     : "c"(index), "a"((uint32_t)value), "d"((uint32_t)(value >> 32))
+                     : "memory");
+}
+
+uint64_t mm_port_read_cr(unsigned number)
+{
+    uint64_t value;
+
+    switch (number) {
+    case 0:
+        __asm__ volatile("movq %%cr0, %0" : "=r"(value) : : "memory");
+        return value;
+    case 3:
+        __asm__ volatile("movq %%cr3, %0" : "=r"(value) : : "memory");
+        return value;
+    case 4:
+        __asm__ volatile("movq %%cr4, %0" : "=r"(value) : : "memory");
+        return value;
+    default:
+        __builtin_trap(); /* outside the contract: a visible stop, not a made-up value */
+    }
+}
+
+void mm_port_write_cr(unsigned number, uint64_t value)
+{
+    switch (number) {
+    case 0:
+        __asm__ volatile("movq %0, %%cr0" : : "r"(value) : "memory");
+        return;
+    case 3:
+        __asm__ volatile("movq %0, %%cr3" : : "r"(value) : "memory");
+        return;
+    case 4:
+        __asm__ volatile("movq %0, %%cr4" : : "r"(value) : "memory");
+        return;
+    default:
+        __builtin_trap();
+    }
+}
+
+void mm_port_invlpg(vaddr_t address)
+{
+    __asm__ volatile("invlpg (%0)" : : "r"(address) : "memory");
+}
