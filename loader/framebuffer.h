@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: MIT */
+/* A linear framebuffer, however it came about: set up here (bochs.c) or by who started us. */
+#ifndef LOADER_FRAMEBUFFER_H
+#define LOADER_FRAMEBUFFER_H
+
+#include "loader/base.h"
+
+struct framebuffer {
+    uint64_t base; /* physical; bytes is 0 when there is none */
+    uint64_t bytes;
+    uint32_t width;
+    uint32_t height;
+    uint32_t pitch; /* bytes from one line to the next */
+    uint16_t bits;  /* per pixel */
+    uint8_t red_bits, red_shift;
+    uint8_t green_bits, green_shift;
+    uint8_t blue_bits, blue_shift;
+};
+
+/* Switches QEMU's standard VGA to 1024 x 768 x 32 bits.
+ *   Returns: false, and the display as it was, when there is none. */
+bool bochs_set_mode(struct framebuffer *out);
+
+#endif

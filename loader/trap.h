@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: MIT */
+/* Exceptions while the loader runs: reported, never survived. */
+#ifndef LOADER_TRAP_H
+#define LOADER_TRAP_H
+
+#include "loader/base.h"
+
+/* Installs handlers that end in one error line; the kernel starts without them. */
+void trap_init(void);
+
+/* Called by traps.S. */
+_Noreturn void trap_report(uint64_t vector, uint64_t error, uint64_t rip, uint64_t address);
+
+#endif
