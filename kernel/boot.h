@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* What the kernel learns from its boot loader, in plain C: no boot protocol in it.
  *
- * kernel/limine.c supplies the functions. All that they return lies in the kernel's own memory, but
- * for the memory map's rows, which stay where the loader put them (boot_info.keep says so). */
+ * kernel/limine.c supplies the functions. All that they return lies in the kernel's own memory,
+ * but for the memory map's rows, which stay where the loader put them (boot_info.keep says so). */
 #ifndef KERNEL_BOOT_H
 #define KERNEL_BOOT_H
 
@@ -18,8 +18,8 @@ struct boot_loader {
     paddr_t rsdp; /* ACPI root pointer, physical */
 };
 
-/* The kernel's command line; never NULL. Needs nothing but the first console. One warning line if it
- * had to be cut. */
+/* The kernel's command line; never NULL. Needs nothing but the first console. One warning line if
+ * it had to be cut. */
 const char *limine_command_line(void);
 
 /* Says who loaded the kernel. */

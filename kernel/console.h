@@ -11,8 +11,8 @@ void console_init(void);
 /* Colours for the memory manager's lines: green, errors red, debug grey. Off at first. */
 void console_set_colour(bool on);
 
-/* Writes one line of the kernel, formatted as mm_format() does; the newline is added. A line longer
- * than CONSOLE_LINE_MAX is cut.
+/* Writes one line of the kernel, formatted as mm_format() does; the newline is added. A line
+ * longer than CONSOLE_LINE_MAX is cut.
  *   Context:  any. */
 #define CONSOLE_LINE_MAX 512
 void console_print(const char *format, ...) MM_PRINTF(1, 2);

@@ -2,8 +2,8 @@
 /* Owns the deliberate faults of mello.fault=<name>: one small function each, found by name.
  *
  * Each does one forbidden thing the way a broken kernel would. Invariants: addresses go through
- * fault_hide(), so that the compiler neither sees nor removes what is wrong with them; a trigger that
- * returns has not trapped. */
+ * fault_hide(), so that the compiler neither sees nor removes what is wrong with them; a trigger
+ * that returns has not trapped. */
 #include "kernel/fault_test.h"
 #include "kernel/console.h"
 #include "kernel/image.h"
@@ -164,7 +164,7 @@ static void fault_double_free(void)
     kfree((void *)(vaddr_t)fault_hide((vaddr_t)block));
 }
 
-/* In assembly: in C a division by zero is undefined, and compilers answer some without dividing. */
+/* In assembly: in C a division by zero is undefined, and compilers may answer without dividing. */
 static void fault_divide(void)
 {
     unsigned low = 1, high = 0;

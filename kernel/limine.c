@@ -2,13 +2,15 @@
 /* The only file that knows the boot protocol: Limine, base revisions 2 and 3.
  *
  *   limine_requests (.data, one object: markers outside, requests between)
- *      --loader fills in the responses-->  limine_command_line(), limine_loader(), limine_boot_info()
+ *      --the loader fills in the responses-->
+ *   limine_command_line(), limine_loader(), limine_boot_info()
  *
- * A loader that does not know revision 3 leaves the tag as it is and boots all the same; its answers
- * mean the same to us, but for the RSDP (physical in revision 3, in the direct map in all others).
- * Responses lie in memory that is given back one day: what must survive is copied here, and the memory
- * map's rows, which can be many, are kept. Invariants: a pointer of the loader is checked before it is
- * followed; a required answer that is missing or cannot be true is one error line and the end. */
+ * A loader that does not know revision 3 leaves the tag as it is and boots all the same; its
+ * answers mean the same to us, but for the RSDP (physical in revision 3, in the direct map in all
+ * others). Responses lie in memory that is given back one day: what must survive is copied here,
+ * and the memory map's rows, which can be many, are kept. Invariants: a pointer of the loader is
+ * checked before it is followed; a required answer that is missing or cannot be true is one error
+ * line and the end. */
 #include "kernel/limine.h"
 #include "kernel/boot.h"
 #include "kernel/console.h"
@@ -139,8 +141,8 @@ static void limine_describe_revision(char *text, size_t capacity)
         (void)mm_format(text, capacity, "2 or older");
 }
 
-/* A pointer of the loader, or a physical address: they never overlap, because the direct map lies in
- * the higher half and physical addresses have 52 bits. */
+/* A pointer of the loader, or a physical address: they never overlap, because the direct map lies
+ * in the higher half and physical addresses have 52 bits. */
 static paddr_t limine_to_phys(uint64_t address)
 {
     const struct limine_hhdm *hhdm = limine_requests.hhdm.response;
@@ -271,8 +273,8 @@ static void limine_keep_file(struct boot_info *boot)
                     BOOT_LOADER_RECLAIMABLE);
 }
 
-/* The rows usually lie side by side. Where they are strewn about, what lies between them is not kept:
- * the protocol puts them into loader memory, and the map says so. */
+/* The rows usually lie side by side. Where they are strewn about, what lies between them is not
+ * kept: the protocol puts them into loader memory, and the map says so. */
 static void limine_keep_map(struct boot_info *boot)
 {
     uint64_t lowest = UINT64_MAX, highest = 0;
@@ -281,6 +283,9 @@ static void limine_keep_map(struct boot_info *boot)
     for (uint64_t i = 0; i < boot->map_count; i++) {
         uint64_t row = (uint64_t)boot->map[i];
 
+        if (row == 0)
+            mm_fatal("the boot loader gave a memory map whose row %llu has no address",
+                     (unsigned long long)i);
         lowest = row < lowest ? row : lowest;
         highest = row > highest ? row : highest;
     }
@@ -293,14 +298,15 @@ static void limine_keep_map(struct boot_info *boot)
                     BOOT_LOADER_RECLAIMABLE);
 }
 
-/* The kernel has left this stack, but what the loader put above it may still be read: its top is where
- * RSP points at the return address, or close below. */
+/* The stack that the kernel was entered on: RSP points at its first word, a return address. The
+ * kernel has left it, but no memory of the loader is free before it is released on purpose. */
 static void limine_keep_stack(struct boot_info *boot, vaddr_t loader_stack)
 {
     paddr_t top = limine_to_phys(loader_stack) + sizeof(uint64_t);
     paddr_t base = top > LIMINE_STACK_BYTES ? top - LIMINE_STACK_BYTES : 0;
 
-    if (top < PHYSICAL_END)
+    /* A stack inside the kernel image is kept with the image. */
+    if (loader_stack < (vaddr_t)__kernel_begin && top < PHYSICAL_END)
         limine_keep(boot, base, top - base, BOOT_LOADER_RECLAIMABLE);
 }
 

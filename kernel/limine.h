@@ -39,8 +39,8 @@
         0xadc0e0531bb10d03, 0x9572709f31764c62                                                     \
     }
 
-/* Base revision tag: the loader sets word 2 to 0 if it supports the revision asked for, and word 1 to
- * the revision in use if it knows revision 3 or later; an older one leaves word 1 as it is. */
+/* Base revision tag: the loader sets word 2 to 0 if it supports the revision asked for, and word 1
+ * to the revision in use if it knows revision 3 or later; an older one leaves word 1 as it is. */
 #define LIMINE_REVISION_MAGIC 0x6a7b384944536bdc
 #define LIMINE_BASE_REVISION(revision)                                                             \
     {                                                                                              \

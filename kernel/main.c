@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* The story of a boot, in order; what each step does is told where it is done.
  *
- *   console -> own descriptor tables -> command line -> boot loader's facts -> clock -> memory -> hello
+ *   console -> descriptor tables -> command line -> boot loader's facts -> clock -> memory -> hello
  *
  * Owns nothing. Invariant: runs once, on the boot CPU, with interrupts off, on the boot stack. */
 #include "arch/x86_64/tsc.h"

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-/* The kernel's part of <mm/port.h>: where mm's lines go, what its reports lead to, what time it is.
- * The CPU's part is mm/port/x86_64.c.
+/* The kernel's part of <mm/port.h>: where mm's lines go, what its reports lead to, what time it
+ * is. The CPU's part is mm/port/x86_64.c.
  *
- * Owns nothing. Invariant: nothing here calls back into mm but its formatter, which keeps no state. */
+ * Owns nothing. Invariant: nothing here calls back into mm but its formatter, which keeps no
+ * state. */
 #include <mm/port.h>
 #include "arch/x86_64/tsc.h"
 #include "kernel/console.h"

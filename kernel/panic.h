@@ -10,8 +10,8 @@
  * line ends at once. */
 void panic_begin(const char *what, vaddr_t where);
 
-/* Prints who called whom, from the innermost on, along the frame pointers; ends at the first one that
- * does not lie on a known stack or that leads elsewhere than into the kernel's code. */
+/* Prints who called whom, from the innermost on, along the frame pointers; ends at the first one
+ * that does not lie on a known stack or that leads elsewhere than into the kernel's code. */
 void panic_print_callers(uint64_t frame_pointer);
 
 /* Prints `PANIC: <text>` and the callers, and ends with POWER_PANIC.

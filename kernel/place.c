@@ -4,8 +4,8 @@
  *   image: place_table, from the linker's symbols | direct map: the image part behind it
  *   windows of mm (heap, stacks, their guards): kvm_place_of()
  *
- * Invariants: works at any time, before mm is up too, where windows and direct map are still empty;
- * rows of place_table are disjoint but for the last ones, which are wider and come later. */
+ * Invariants: works at any time, before mm is up too, where windows and direct map are still
+ * empty; rows of place_table are disjoint but for the last ones, which are wider. */
 #include "kernel/place.h"
 #include "kernel/image.h"
 #include <mm/mm.h>

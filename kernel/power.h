@@ -5,8 +5,8 @@
 
 #include <stdbool.h>
 
-/* What the kernel writes to QEMU's isa-debug-exit device. QEMU's exit status is 2 * value + 1; values
- * that give 0 or 1 are avoided, because resets and QEMU's own errors look like that. */
+/* What the kernel writes to QEMU's isa-debug-exit device. QEMU's exit status is 2 * value + 1;
+ * values that give 0 or 1 are avoided, because resets and QEMU's own errors look like that. */
 enum power_status {
     POWER_SUCCESS = 0x10,
     POWER_TEST_FAILED = 0x11,

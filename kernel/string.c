@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /* Owns memcpy, memmove, memset and memcmp.
  *
- * Copies and fills are string instructions in inline assembly: a loop in C would be recognised by the
- * compiler as what it is and turned into a call of itself. Eight bytes at a time, then the rest: fast
- * string hardware takes both widths alike (SDM vol. 1, 7.3.9.3), an emulator works by the step.
- * Invariant: the direction flag is clear outside of memmove. */
+ * Copies and fills are string instructions in inline assembly: a loop in C would be recognised by
+ * the compiler as what it is and turned into a call of itself. Eight bytes at a time, then the
+ * rest: fast string hardware takes both widths alike (SDM vol. 1, 7.3.9.3), an emulator works by
+ * the step. Invariant: the direction flag is clear outside of memmove. */
 #include "kernel/string.h"
 #include <stdint.h>
 

@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /* Owns the report of an exception: what, where, whose page, which rights; then the end.
  *
- *   PANIC: #PF page fault (vector 14), error code 0x3: write to a present page (protection violation)
+ *   PANIC: #PF page fault (vector 14), error code 0x2: write to a non-present page
  *     address 0x...: kernel text
  *     rip 0x...: kernel text
  *     rsp 0x...: the boot stack
  *     registers, then the callers along the frame pointers
  *
- * Invariants: nothing is read through a pointer of the failed code but frame pointers that lie on a
- * known stack; a failure inside the report ends in panic_begin(). Sources: SDM vol. 3, 4.7, 6.13, 6.15,
- * table 6-1; AMD APM vol. 2, table 8-1. */
+ * Invariants: nothing is read through a pointer of the failed code but frame pointers that lie on
+ * a known stack; a failure inside the report ends in panic_begin(). Sources: SDM vol. 3, 4.7,
+ * 6.13, 6.15, table 6-1; AMD APM vol. 2, table 8-1. */
 #include "kernel/trap.h"
 #include "arch/x86_64/cpu.h"
 #include "arch/x86_64/gdt.h"
@@ -67,8 +67,8 @@ static const char *trap_name(uint64_t vector)
     return trap_names[vector] != NULL ? trap_names[vector] : "reserved exception";
 }
 
-/* Only a page fault says where: CR2. On a double fault CR2 still holds the address of the page fault
- * that could not be delivered. */
+/* Only a page fault says where: CR2. On a double fault CR2 still holds the address of the page
+ * fault that could not be delivered. */
 static bool trap_has_address(const struct trap_frame *frame)
 {
     return frame->vector == TRAP_PAGE_FAULT || frame->vector == TRAP_DOUBLE_FAULT;
@@ -140,8 +140,8 @@ static void trap_print_address(const char *name, vaddr_t address)
     console_print("  %s 0x%016llx: %s", name, (unsigned long long)address, text);
 }
 
-/* The frame lies on the stack that the report runs on; the double fault, NMI and machine check have
- * stacks of their own. */
+/* The frame lies on the stack that the report runs on; the double fault, NMI and machine check
+ * have stacks of their own. */
 static void trap_print_own_stack(const struct trap_frame *frame)
 {
     char text[PLACE_TEXT_MAX];

@@ -60,7 +60,9 @@ static void start_map(struct mm *mm, struct live_tables *live)
 
     init_hhdm(mm->boot.hhdm_offset, limit);
     mm_info("HHDM offset: 0x%lx", hhdm_offset());
+    uint64_t start = mm_port_time_ns();
     mm_status_t status = memmap_build(&mm->map, &mm->boot, limit, live_tables_obstacle, live);
+    mm->pmm_ns = mm_port_time_ns() - start;
     if (status != MM_OK)
         mm_fatal("memory map with %lu rows: %s above 1 MB", mm->boot.map_count,
                  mm_status_name(status));
@@ -82,7 +84,8 @@ static void keep_table(void *context, paddr_t table)
 
 static void start_frames(struct mm *mm, struct live_tables *live)
 {
-    paddr_t metadata;
+    paddr_t metadata = 0;
+    uint64_t start = mm_port_time_ns();
     uint64_t bytes = pmm_metadata_bytes(&mm->map);
     mm_status_t status = memmap_take(&mm->map, bytes, live_tables_obstacle, live, &metadata);
 
@@ -91,6 +94,7 @@ static void start_frames(struct mm *mm, struct live_tables *live)
     pmm_init(&mm->pmm, &mm->map, phys_to_virt(metadata), mm->options.low_memory);
     if (live->known)
         paging_for_each_table(live->root, keep_table, live);
+    mm->pmm_ns += mm_port_time_ns() - start;
     if (live->kept > 0)
         mm_info("memory map: %lu page tables of the loader lie in usable memory: kept back",
                 live->kept);
@@ -216,7 +220,6 @@ void mm_init(struct mm *mm, const struct boot_info *boot)
     struct live_tables live = find_live_tables(mm);
     start_map(mm, &live);
     start_frames(mm, &live);
-    mm->pmm_ns = mm_port_time_ns() - start;
     if (!boot->paging_is_foreign) {
         start_protection(mm);
         start_page_tables(mm);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* The few instructions of this CPU that C has no words for and mm/port.h does not offer.
  *
- * Owns nothing. Control registers 0, 3 and 4, CPUID and model-specific registers are reached through
- * <mm/port.h>, so that there is one way to each. */
+ * Owns nothing. Control registers 0, 3 and 4, CPUID and model-specific registers are reached
+ * through <mm/port.h>, so that there is one way to each. */
 #ifndef ARCH_X86_64_CPU_H
 #define ARCH_X86_64_CPU_H
 

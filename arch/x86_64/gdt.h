@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /* Segments and the task state segment of the boot CPU.
  *
- * Long mode ignores base and limit of code and data segments; what counts is that the loader's table
- * is left behind (its memory is given back later) and that the TSS names the stacks on which the
- * exceptions run that must not trust the current one. */
+ * Long mode ignores base and limit of code and data segments; what counts is that the loader's
+ * table is left behind (its memory is given back later) and that the TSS names the stacks on which
+ * the exceptions run that must not trust the current one. */
 #ifndef ARCH_X86_64_GDT_H
 #define ARCH_X86_64_GDT_H
 

@@ -3,8 +3,8 @@
  *
  *   bits 15..0 offset | 31..16 selector | 34..32 IST | 47..40 type | 63..48 offset | 95..64 offset
  *
- * Invariants: every gate is an interrupt gate (interrupts off on entry) of ring 0. Double fault, NMI
- * and machine check switch stacks, because they may strike when the stack pointer is not to be
+ * Invariants: every gate is an interrupt gate (interrupts off on entry) of ring 0. Double fault,
+ * NMI and machine check switch stacks, because they may strike when the stack pointer is not to be
  * trusted. Source: SDM vol. 3, 6.14. */
 #include "arch/x86_64/idt.h"
 #include "arch/x86_64/gdt.h"

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* Port input and output (SDM vol. 1, chapter 19).
  *
- * Owns nothing: each function is one instruction. The compiler does not move memory accesses across
- * them, as a device may read or write memory in between. */
+ * Owns nothing: each function is one instruction. The compiler does not move memory accesses
+ * across them, as a device may read or write memory in between. */
 #ifndef ARCH_X86_64_IO_H
 #define ARCH_X86_64_IO_H
 

@@ -10,7 +10,7 @@
  *   Returns:  false if there is no working port; serial_write() then does nothing. */
 bool serial_init(void);
 
-/* Sends the bytes. Never waits for ever: bytes that a stuck transmitter does not take are dropped. */
+/* Sends the bytes. Never waits for ever: what a stuck transmitter does not take is dropped. */
 void serial_write(const char *bytes, size_t count);
 
 #endif

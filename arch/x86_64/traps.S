@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /* Owns the entry of every exception and interrupt: 256 stubs of 16 bytes, then one common path.
  *
- * A stub brings all vectors to one shape: an error code (0 where the CPU pushes none) and the vector
- * number. The common path adds the general registers; the result is `struct trap_frame` of idt.h.
- * trap_handle() does not return, so there is no way back from here.
+ * A stub brings all vectors to one shape: an error code (0 where the CPU pushes none) and the
+ * vector number. The common path adds the general registers; the result is `struct trap_frame` of
+ * idt.h. trap_handle() does not return, so there is no way back from here.
  *
- * Invariant: the CPU aligns RSP to 16 before it pushes 5 words (SDM vol. 3, 6.14.2); with the error
- * code, the vector and 15 registers that makes 22 words, so RSP is aligned to 16 at the call, as the
- * calling convention asks. */
+ * Invariant: the CPU aligns RSP to 16 before it pushes 5 words (SDM vol. 3, 6.14.2); with the
+ * error code, the vector and 15 registers that makes 22 words, so RSP is aligned to 16 at the
+ * call, as the calling convention asks. */
 
 /* Exceptions that push an error code: 8, 10..14, 17, 21, 29, 30 (SDM vol. 3, table 6-1; AMD APM
  * vol. 2, table 8-1). */

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-/* Owns the speed of the time-stamp counter, found once: from CPUID leaf 0x15 where it is filled in,
- * else by timing two runs of the interval timer's channel 2, 5 ms each. The shorter one counts: what
- * interrupts a measurement (system management, a hypervisor) only makes it longer.
+/* Owns the speed of the time-stamp counter, found once: from CPUID leaf 0x15 where it is filled
+ * in, else by timing two runs of the interval timer's channel 2, 5 ms each. The shorter one
+ * counts: what interrupts a measurement (system management, a hypervisor) only makes it longer.
  *
- * Invariants: a speed outside [TSC_SLOWEST, TSC_FASTEST] is not believed; tsc_ticks_per_second is then
- * 0 and the clock stands at 0. Sources: SDM vol. 3, 18.7.3; Intel 8254 data sheet; port 0x61: bit 0
- * gate of channel 2, bit 1 speaker, bit 5 output of channel 2. */
+ * Invariants: a speed outside [TSC_SLOWEST, TSC_FASTEST] is not believed; tsc_ticks_per_second is
+ * then 0 and the clock stands at 0. Sources: SDM vol. 3, 18.7.3; Intel 8254 data sheet; port 0x61:
+ * bit 0 gate of channel 2, bit 1 speaker, bit 5 output of channel 2. */
 #include "arch/x86_64/tsc.h"
 #include "arch/x86_64/cpu.h"
 #include "arch/x86_64/io.h"
@@ -23,7 +23,7 @@
 #define PIT_GATE_ON  0x01u
 #define PIT_SPEAKER  0x02u
 #define PIT_OUTPUT   0x20u
-#define PIT_PATIENCE 1000000u /* polls; one takes about 1 microsecond */
+#define PIT_PATIENCE 1000000000ull /* ticks: 20 times what the fastest counter makes in 5 ms */
 
 static uint64_t tsc_ticks_per_second;
 static uint64_t tsc_start;
@@ -38,19 +38,22 @@ static uint64_t tsc_hz_of_cpuid(void)
 }
 
 /* Ticks during one count-down of PIT_COUNT; 0 if the timer does not count. Mode 0 counts from the
- * moment the count's second byte is written. A bus that floats shows the output high at once, which
- * makes a speed that nobody believes. */
+ * moment the count's second byte is written. A bus that floats shows the output high at once,
+ * which makes a speed that nobody believes. */
 static uint64_t tsc_ticks_of_pit(void)
 {
-    uint64_t begin;
+    uint64_t begin, ticks = 0;
 
     io_write8(PIT_COMMAND, 0xb0); /* channel 2, low then high byte, mode 0: output rises at 0 */
     io_write8(PIT_CHANNEL2, PIT_COUNT & 0xff);
     begin = cpu_read_tsc();
     io_write8(PIT_CHANNEL2, PIT_COUNT >> 8);
-    for (unsigned polls = 0; polls < PIT_PATIENCE; polls++) {
-        if ((io_read8(PIT_GATE) & PIT_OUTPUT) != 0)
-            return cpu_read_tsc() - begin;
+    for (unsigned polls = 0; polls < UINT32_MAX && ticks < PIT_PATIENCE; polls++) {
+        bool done = (io_read8(PIT_GATE) & PIT_OUTPUT) != 0;
+
+        ticks = cpu_read_tsc() - begin;
+        if (done)
+            return ticks;
     }
     return 0;
 }
@@ -62,11 +65,9 @@ static uint64_t tsc_hz_of_pit(void)
 
     io_write8(PIT_GATE, (uint8_t)((gate & ~PIT_SPEAKER) | PIT_GATE_ON));
     first = tsc_ticks_of_pit();
-    second = tsc_ticks_of_pit();
+    second = first != 0 ? tsc_ticks_of_pit() : 0;
     io_write8(PIT_GATE, gate);
-    ticks = first < second ? first : second;
-    if (ticks > UINT64_MAX / PIT_HZ)
-        return 0;
+    ticks = second != 0 && second < first ? second : first;
     return ticks * PIT_HZ / PIT_COUNT;
 }
 

@@ -6,8 +6,8 @@
  *   31        16 15         0
  *   | next free  | now served |     unlocked: both equal (all zeroes at first)
  *
- * Invariants: CPUs are served in the order in which they came; fewer than 65536 wait. Everything needs
- * ring 0. Only registers and instructions that every x86-64 CPU has are used. */
+ * Invariants: CPUs are served in the order in which they came; fewer than 65536 wait. Everything
+ * needs ring 0. Only registers and instructions that every x86-64 CPU has are used. */
 #include <mm/port.h>
 
 #define PORT_RFLAGS_IF ((uint64_t)1 << 9)
@@ -34,8 +34,8 @@ uint64_t mm_port_lock(struct mm_port_lock *lock)
 }
 
 /* One plain increment of the lower half, which only the holder writes, then a branch. It must not
- * carry into the upper half, hence the 16-bit instruction; stores are not reordered with older loads
- * and stores on x86 (SDM vol. 3, 8.2.2), so the increment needs no lock prefix. */
+ * carry into the upper half, hence the 16-bit instruction; stores are not reordered with older
+ * loads and stores on x86 (SDM vol. 3, 8.2.2), so the increment needs no lock prefix. */
 void mm_port_unlock(struct mm_port_lock *lock, uint64_t saved)
 {
     __asm__ volatile("incw %0" : "+m"(lock->word) : : "memory", "cc");

@@ -32,8 +32,8 @@ struct mm {
     struct address_space kernel_space; /* not used if paging is foreign */
     struct kvm kvm;                    /* likewise */
     struct kheap *heap;
-    uint64_t pmm_ns;   /* time until frames could be had */
-    uint64_t total_ns; /* time until everything stood */
+    uint64_t pmm_ns;   /* time that map and frames took, without their log lines */
+    uint64_t total_ns; /* time until everything stood, log lines included */
 };
 
 /* Brings up memory management in the order: log, HHDM offset, memory map, frames, CPU protection, own

@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: MIT */
+/* The hosted port: mm inside a Linux process. Part of the public API of mm/.
+ *
+ * A program that only wants the allocator calls mello_host_init() and then kmalloc() and kfree(). The
+ * rest of this header is for tests: hooks behind the port's functions, fake RAM with holes, and a
+ * fake CPU for each thread. That CPU has CPUID leaves, control registers, an MMU that walks the
+ * tables at CR3, and a TLB that keeps every translation as long as the SDM lets a processor keep it.
+ * What no correct mm may do (a #GP, a lock taken twice, a port call under a lock, the use of a
+ * translation that the tables no longer give) is a violation. */
+#ifndef MM_HOSTED_H
+#define MM_HOSTED_H
+
+#include <mm/port.h>
+
+MM_BEGIN_DECLS
+
+#define HOSTED_MIN_BYTES MM_MIB(4) /* least memory that mello_host_init takes */
+
+/* Brings mm up on the memory [base, base + bytes), which becomes fake RAM from physical address 0 on
+ * (base is the HHDM offset); afterwards kmalloc and kfree work on it. Only error lines are logged.
+ *   Units:      `base` page-aligned; `bytes` at least HOSTED_MIN_BYTES, rounded down to pages.
+ *   Returns:    true; a second call starts anew on other memory.
+ *   On failure: false (NULL, unaligned, too small, or mm gave up: an error line says why); mm is as
+ *               it was before.
+ *   Context:    one thread, before others use mm. */
+MM_MUST_USE bool mello_host_init(void *base, size_t bytes);
+
+/* ---- Hooks ---- */
+
+/* What stands behind the port's functions; NULL means the default. */
+struct hosted_hooks {
+    void (*log)(enum mm_log_level level, const char *line); /* default: to standard error */
+    void (*bug)(const char *line);                          /* default: abort() */
+    void (*halt)(const char *line);      /* default: abort(); must not return (longjmp) */
+    uint64_t (*time_ns)(void);           /* default: CLOCK_MONOTONIC */
+    void (*violation)(const char *what); /* default: to standard error, and abort() */
+};
+
+/* Replaces all hooks; NULL restores the defaults. Context: while no other thread is in mm. */
+void hosted_set_hooks(const struct hosted_hooks *hooks);
+
+/* Reports a violation in printf style. */
+void hosted_violation(const char *format, ...) MM_PRINTF(1, 2);
+
+/* ---- Fake RAM ---- */
+
+/* Reserves fake RAM for the physical addresses [0, end), all zero; only touched pages cost memory.
+ *   Returns:  its first byte, 1 GiB aligned: the HHDM offset. NULL if there is no address space.
+ *   It is the RAM in which the MMU of every fake CPU walks; the one before it must be gone. */
+void *hosted_ram_create(paddr_t end);
+void hosted_ram_destroy(void);
+
+/* Makes memory that the caller owns the fake RAM of the MMU; no other must exist. */
+void hosted_ram_use(void *base, paddr_t end);
+
+/* Makes [base, end), page-aligned, a hole: whoever touches it through the HHDM gets SIGSEGV. */
+void hosted_ram_make_hole(paddr_t base, paddr_t end);
+
+/* Where a physical address of the fake RAM stands in this process; NULL outside. */
+void *hosted_ram_at(paddr_t address);
+
+/* ---- Fake CPU: one for each thread ---- */
+
+struct hosted_tlb_entry;
+
+#define HOSTED_TLB_BUCKETS 256u
+#define HOSTED_RECENT      8u
+
+struct hosted_cpu {
+    /* CPUID; subleaf 0 only. A leaf above the highest that leaf 0 or 0x80000000 tells is zero. */
+    struct mm_port_cpuid leaf_0, leaf_1, leaf_7, leaf_8000_0000, leaf_8000_0001, leaf_8000_0008;
+    uint64_t cr0, cr3, cr4, efer, pat;
+    /* Broken hardware: bits that keep their value whatever is written. */
+    uint64_t stuck_cr0, stuck_cr4, stuck_efer, stuck_pat;
+    /* Broken flushes: what a kernel that forgot one would see. */
+    bool ignore_invlpg, ignore_cr3_flush, ignore_pge_flush;
+    /* After each flush, walk the addresses used last again, as a speculating CPU may (SDM vol. 3,
+     * 4.10.2.3 and 4.10.3.1); on at first. */
+    bool speculate;
+    bool interrupts; /* RFLAGS.IF */
+    /* Counters. */
+    uint64_t invlpg_count, cr3_loads, pge_flushes, stale_uses;
+    uint32_t locks_held;
+    /* The TLB and the paging-structure caches. */
+    struct hosted_tlb_entry *tlb[HOSTED_TLB_BUCKETS];
+    vaddr_t recent[HOSTED_RECENT];
+    unsigned recent_next;
+};
+
+/* The CPU of this thread. */
+struct hosted_cpu *hosted_cpu(void);
+
+/* Reset: every feature that mm knows but LA57, MAXPHYADDR 52; CR0, CR4, EFER and PAT as the Limine
+ * protocol leaves them; CR3 = 0; empty TLB. `levels` is 4 or 5 (CR4.LA57). */
+void hosted_cpu_reset(unsigned levels);
+
+/* What an access is; flags. */
+enum hosted_access {
+    HOSTED_READ = 0,
+    HOSTED_WRITE = 1,
+    HOSTED_EXECUTE = 2,
+    HOSTED_USER = 4, /* CPL 3; else supervisor mode with RFLAGS.AC clear */
+};
+
+enum hosted_outcome {
+    HOSTED_OK,
+    HOSTED_NOT_CANONICAL, /* #GP */
+    HOSTED_NOT_PRESENT,   /* #PF */
+    HOSTED_FORBIDDEN,     /* #PF: rights */
+    HOSTED_RESERVED_BIT,  /* #PF: a reserved bit of an entry is set */
+};
+
+/* What a successful access saw. */
+struct hosted_translation {
+    paddr_t address;     /* of the byte */
+    uint64_t leaf_bytes; /* 4 KiB, 2 MiB or 1 GiB */
+    bool write, execute, user, global;
+    uint8_t memory_type; /* by the PAT: 0 UC, 1 WC, 4 WT, 5 WP, 6 WB, 7 UC- */
+};
+
+/* Performs an access as the CPU would: through the TLB, else by a walk, which fills it and sets
+ * accessed and dirty bits. Each cached entry that is used is compared with the tables: a difference
+ * is a violation, "stale ...", and counts in stale_uses.
+ *   Returns:  the outcome; *out (which may be NULL) is set if it is HOSTED_OK. */
+enum hosted_outcome hosted_cpu_access(vaddr_t address, unsigned access,
+                                      struct hosted_translation *out);
+
+/* The same by a walk alone: nothing is cached, checked against the TLB or written. */
+enum hosted_outcome hosted_cpu_walk(vaddr_t address, unsigned access,
+                                    struct hosted_translation *out);
+
+MM_END_DECLS
+#endif
