@@ -66,7 +66,6 @@ static void start_map(struct mm *mm, struct live_tables *live)
     if (status != MM_OK)
         mm_fatal("memory map with %lu rows: %s above 1 MB", mm->boot.map_count,
                  mm_status_name(status));
-    init_hhdm(mm->boot.hhdm_offset, mm->map.end);
     mm_info("Memory map: %lu ranges from %lu rows", mm->map.count, mm->boot.map_count);
     memmap_log(&mm->map);
     mm_info("Total memory: %lu MB", mm->map.total_bytes >> 20);
@@ -127,13 +126,19 @@ static void start_page_tables(struct mm *mm)
             space->stats.leaves[1], space->stats.leaves[2]);
 }
 
+/* The end of what the HHDM holds. */
+static paddr_t last_mapped(const struct mm *mm)
+{
+    paddr_t framebuffer_end = mm->boot.framebuffer_base + mm->boot.framebuffer_bytes;
+
+    return mm_round_up(mm->map.end < framebuffer_end ? framebuffer_end : mm->map.end, FRAME_SIZE);
+}
+
 static void start_windows(struct mm *mm)
 {
     const struct boot_info *boot = &mm->boot;
-    paddr_t framebuffer_end = boot->framebuffer_base + boot->framebuffer_bytes;
-    paddr_t end = mm->map.end < framebuffer_end ? framebuffer_end : mm->map.end;
     const struct kvm_window taken[] = {
-        { boot->hhdm_offset, boot->hhdm_offset + mm_round_up(end, FRAME_SIZE) },
+        { boot->hhdm_offset, boot->hhdm_offset + last_mapped(mm) },
         { boot->kernel_virt, boot->data.end },
     };
     mm_status_t status = kvm_init(&mm->kvm, &mm->kernel_space, taken, 2);
@@ -225,6 +230,7 @@ void mm_init(struct mm *mm, const struct boot_info *boot)
         start_page_tables(mm);
         start_windows(mm);
     }
+    init_hhdm(mm->boot.hhdm_offset, last_mapped(mm)); /* the loader's tables are not read any more */
     start_heap(mm);
     mm->total_ns = mm_port_time_ns() - start;
 }

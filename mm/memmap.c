@@ -528,6 +528,6 @@ void memmap_log(const struct memmap *map)
                   "  0x%012lx-0x%012lx %10lu KB  %s", range->base, range->end,
                   (range->end - range->base) >> 10, memmap_type_name(range->type));
     }
-    if (map->count > LOGGED_RANGES)
+    if (map->count > LOGGED_RANGES && mm_log_level < MM_LOG_DEBUG)
         mm_info("  ... and %lu more (all with mm.log=debug)", map->count - LOGGED_RANGES);
 }
