@@ -145,14 +145,25 @@ void buddy_free(struct buddy *buddy, uint64_t offset)
 
 /* ---- asking ---- */
 
-struct buddy_block buddy_find(const struct buddy *buddy, uint64_t offset)
+bool buddy_peek(const struct buddy *buddy, uint64_t offset, struct buddy_block *out)
 {
     for (unsigned order = 0; order < NUM_ORDERS; order++) {
         uint64_t start = mm_round_down(offset, buddy_block_bytes(order));
         uint8_t tag = *tag_at(buddy, start);
-        if (tag != 0 && TAG_ORDER(tag) >= order)
-            return (struct buddy_block){ start, TAG_ORDER(tag), (tag & TAG_FREE) == 0 };
+        if (tag == 0 || TAG_ORDER(tag) < order)
+            continue;
+        *out = (struct buddy_block){ start, TAG_ORDER(tag), (tag & TAG_FREE) == 0 };
+        return TAG_ORDER(tag) < NUM_ORDERS;
     }
+    return false;
+}
+
+struct buddy_block buddy_find(const struct buddy *buddy, uint64_t offset)
+{
+    struct buddy_block block;
+
+    if (buddy_peek(buddy, offset, &block))
+        return block;
     mm_fatal("heap: no block holds offset 0x%lx: the heap's state is damaged", offset);
 }
 

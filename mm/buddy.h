@@ -52,6 +52,10 @@ struct buddy_block {
 /* The block that holds the byte at `offset` (first_offset <= offset < region_bytes). */
 struct buddy_block buddy_find(const struct buddy *buddy, uint64_t offset);
 
+/* The same for a caller without the lock.
+ *   Returns:  false if no block was found there: the state is damaged, or was changing. */
+MM_MUST_USE bool buddy_peek(const struct buddy *buddy, uint64_t offset, struct buddy_block *out);
+
 /* Bytes of the largest free block, 0 if there is none. */
 uint64_t buddy_largest_free(const struct buddy *buddy);
 

@@ -230,7 +230,8 @@ void mm_init(struct mm *mm, const struct boot_info *boot)
         start_page_tables(mm);
         start_windows(mm);
     }
-    init_hhdm(mm->boot.hhdm_offset, last_mapped(mm)); /* the loader's tables are not read any more */
+    /* The loader's tables are not read any more. */
+    init_hhdm(mm->boot.hhdm_offset, last_mapped(mm));
     start_heap(mm);
     mm->total_ns = mm_port_time_ns() - start;
 }

@@ -189,6 +189,24 @@ mm_status_t kheap_to_phys(struct kheap *heap, const void *address, size_t bytes,
 
 /* ---- asking ---- */
 
+bool kheap_peek(const struct kheap *heap, vaddr_t address, struct kheap_peek *out)
+{
+    uint64_t offset = address - (uintptr_t)heap->base;
+    struct buddy_block block;
+
+    if (address < (uintptr_t)heap->base || offset >= heap->buddy.region_bytes)
+        return false;
+    *out = (struct kheap_peek){ .what = KHEAP_DAMAGED, .start = (uintptr_t)heap->base };
+    if (offset < heap->buddy.first_offset) {
+        out->what = KHEAP_STATE;
+    } else if (buddy_peek(&heap->buddy, offset, &block)) {
+        out->what = block.allocated ? KHEAP_USED : KHEAP_FREE;
+        out->start += block.offset;
+        out->bytes = buddy_block_bytes(block.order);
+    }
+    return true;
+}
+
 struct kheap_stats kheap_stats(struct kheap *heap)
 {
     uint64_t saved = mm_port_lock(&heap->lock);

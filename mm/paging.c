@@ -258,8 +258,8 @@ static mm_status_t plan_map_locked(const struct address_space *space, const uint
 
 /* The table below an entry; a new one from the stock if there is none. The entry allows everything
  * (but user access, until a user mapping needs it): rights are the leaf's. */
-static uint64_t *table_below(struct address_space *space, uint64_t *entry, unsigned level,
-                             paging_rights_t rights, struct table_stock *stock)
+static uint64_t *table_below(struct address_space *space, uint64_t *entry, struct piece piece,
+                             unsigned level, paging_rights_t rights, struct table_stock *stock)
 {
     uint64_t user = (rights & PAGING_USER) != 0 ? ENTRY_USER : 0;
 
@@ -268,6 +268,7 @@ static uint64_t *table_below(struct address_space *space, uint64_t *entry, unsig
         space->stats.table_frames++;
     } else if ((*entry & user) != user) {
         entry_set(entry, *entry | user);
+        mm_port_invlpg(piece.page); /* the old entry may be cached (SDM vol. 3, 4.10.4.3) */
     }
     return table_at(entry_addr(*entry, level));
 }
@@ -283,7 +284,7 @@ static void map_locked(struct address_space *space, uint64_t *table, unsigned le
             entry_set(entry, leaf_entry(piece.frame, level, rights));
             space->stats.leaves[level - 1]++;
         } else {
-            uint64_t *below = table_below(space, entry, level, rights, stock);
+            uint64_t *below = table_below(space, entry, piece, level, rights, stock);
             map_locked(space, below, level - 1, piece, rights, stock);
         }
     }
@@ -517,7 +518,7 @@ static void visit_tables(paddr_t table, unsigned level, void (*visit)(void *cont
 void paging_for_each_table(struct paging_root root, void (*visit)(void *context, paddr_t table),
                            void *context)
 {
-    visit_tables(root.root, root.levels, visit, context);
+    visit_tables(root.root & ENTRY_ADDRESS, root.levels, visit, context);
 }
 
 static void free_table(void *context, paddr_t table)

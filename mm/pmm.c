@@ -460,6 +460,15 @@ enum pmm_frame_state pmm_frame_state(struct pmm *pmm, paddr_t address)
     return state;
 }
 
+/* The count in `stats` is set when every range is: until then the ranges are not looked at. */
+enum pmm_frame_state pmm_peek_frame(const struct pmm *pmm, paddr_t address)
+{
+    const struct pmm_range *range =
+        pmm->stats.range_count == pmm->range_count ? range_of(pmm, address) : NULL;
+
+    return range == NULL ? PMM_FRAME_OUTSIDE : state_of(range, frame_index(range, address));
+}
+
 struct pmm_stats pmm_stats(struct pmm *pmm)
 {
     uint64_t saved = mm_port_lock(&pmm->lock);

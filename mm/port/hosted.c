@@ -213,23 +213,31 @@ static struct {
     size_t mapping_bytes;
 } ram;
 
+/* Addresses up to 4 GiB, where devices lie, are reserved always, so that the HHDM address of a device
+ * is never in the hole of the canonical addresses. What is no RAM is not accessible. */
 void *hosted_ram_create(paddr_t end)
 {
     size_t bytes = (size_t)mm_round_up(end, PAGE_SIZE);
-    size_t mapping_bytes = bytes + HUGE_PAGE_SIZE;
+    size_t mapping_bytes = (bytes < MM_GIB(4) ? MM_GIB(4) : bytes) + HUGE_PAGE_SIZE;
+    const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
     void *mapping;
+    char *base;
 
-    if (ram.base != NULL || end == 0 || mapping_bytes < bytes)
+    if (ram.base != NULL || bytes == 0 || mapping_bytes < bytes)
         return NULL;
-    mapping = mmap(NULL, mapping_bytes, PROT_READ | PROT_WRITE,
-                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    mapping = mmap(NULL, mapping_bytes, PROT_NONE, flags, -1, 0);
     if (mapping == MAP_FAILED)
         return NULL;
+    base = (char *)mapping + (-(uintptr_t)mapping & (HUGE_PAGE_SIZE - 1));
+    if (mprotect(base, bytes, PROT_READ | PROT_WRITE) != 0) {
+        munmap(mapping, mapping_bytes);
+        return NULL;
+    }
     ram.mapping = mapping;
     ram.mapping_bytes = mapping_bytes;
-    ram.base = (char *)mapping + (-(uintptr_t)mapping & (HUGE_PAGE_SIZE - 1));
+    ram.base = base;
     ram.end = bytes;
-    return ram.base;
+    return base;
 }
 
 void hosted_ram_destroy(void)

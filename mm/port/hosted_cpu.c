@@ -294,7 +294,7 @@ void mm_port_invlpg(vaddr_t address)
     struct hosted_cpu *cpu = hosted_cpu();
 
     cpu->invlpg_count++;
-    if (!cpu->ignore_invlpg)
+    if (!cpu->ignore_invlpg && cpu->invlpg_count != cpu->skip_invlpg)
         hosted_tlb_drop_page(cpu, address);
     hosted_tlb_speculate(cpu);
 }

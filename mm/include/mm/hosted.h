@@ -74,6 +74,7 @@ struct hosted_cpu {
     uint64_t stuck_cr0, stuck_cr4, stuck_efer, stuck_pat;
     /* Broken flushes: what a kernel that forgot one would see. */
     bool ignore_invlpg, ignore_cr3_flush, ignore_pge_flush;
+    uint64_t skip_invlpg; /* the n-th INVLPG alone does nothing; 0: none */
     /* After each flush, walk the addresses used last again, as a speculating CPU may (SDM vol. 3,
      * 4.10.2.3 and 4.10.3.1); on at first. */
     bool speculate;

@@ -55,6 +55,19 @@ size_t kheap_size(struct kheap *heap, const void *block);
 MM_MUST_USE mm_status_t kheap_to_phys(struct kheap *heap, const void *address, size_t bytes,
                                       paddr_t *out);
 
+/* What an address of the heap's region is. */
+struct kheap_peek {
+    enum { KHEAP_STATE, KHEAP_FREE, KHEAP_USED, KHEAP_DAMAGED } what;
+    vaddr_t start;  /* of the block; KHEAP_STATE: of the region */
+    uint64_t bytes; /* of the block; 0 for the other two */
+};
+
+/* Looks an address up without a lock, for fault reports: while another CPU allocates or frees there,
+ * any answer may come, KHEAP_DAMAGED included.
+ *   Returns:    true and the answer in *out; false if the address lies outside the region.
+ *   Context:    any. */
+MM_MUST_USE bool kheap_peek(const struct kheap *heap, vaddr_t address, struct kheap_peek *out);
+
 struct kheap_stats kheap_stats(struct kheap *heap);
 
 /* Full consistency check: every block in one place, no two free buddies side by side, the counters.

@@ -89,6 +89,10 @@ enum pmm_frame_state {
 
 enum pmm_frame_state pmm_frame_state(struct pmm *pmm, paddr_t address);
 
+/* The same without a lock, for fault reports: while another CPU changes the frame, either state.
+ *   Context:    any, also before pmm_init (then PMM_FRAME_OUTSIDE). */
+enum pmm_frame_state pmm_peek_frame(const struct pmm *pmm, paddr_t address);
+
 /* A consistent copy of the counters. */
 struct pmm_stats pmm_stats(struct pmm *pmm);
 

@@ -76,6 +76,35 @@ void mm_port_write_cr(unsigned number, uint64_t value);
 /* Drops this CPU's translation of the page that holds `address` (SDM vol. 3, 4.10.4.1). */
 void mm_port_invlpg(vaddr_t address);
 
+/* ---- CPUS ---- */
+
+/* A slot is a place for per-CPU data that needs no lock: one for each CPU and interrupt level, so that
+ * a handler never meets the data of the thread that it interrupted. */
+#define MM_PORT_MAX_CPUS 256u
+#define MM_PORT_LEVELS   4u /* thread of control, and interrupt handlers nested up to three deep */
+#define MM_PORT_SLOTS    (MM_PORT_MAX_CPUS * MM_PORT_LEVELS)
+#define MM_PORT_NO_SLOT  UINT32_MAX /* in an NMI or machine check handler: mm must not be called */
+
+/* The slot of the running code: CPU number * MM_PORT_LEVELS + interrupt level.
+ *   Context:  any. The caller stays on this CPU and at this level while it uses the slot.
+ *   Cost:     one load relative to GS on bare metal. */
+unsigned mm_port_cpu_slot(void);
+
+/* Pages whose translations are to be dropped. */
+#define MM_TLB_BATCH_MAX 32u
+struct mm_tlb_batch {
+    bool everything; /* all translations, global ones too; `pages` is not looked at */
+    unsigned count;
+    vaddr_t pages[MM_TLB_BATCH_MAX];
+};
+
+/* Drops the batch from the TLB of every CPU, this one included (SDM vol. 3, 4.10.5).
+ *   Returns:  when no CPU can use one of these translations any more.
+ *   Context:  interrupts off, the lock of an address space held. Takes no lock of mm, and while it
+ *             waits it serves the requests of other CPUs; so does mm_port_lock() while it spins, or two
+ *             CPUs could wait for each other. */
+void mm_port_tlb_shootdown(const struct mm_tlb_batch *batch);
+
 /* ---- only with MM_MEMORY_HOOKS ---- */
 #if MM_MEMORY_HOOKS
 /* The bytes now belong to nobody: mm itself does not touch them until they are allocated. */
