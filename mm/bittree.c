@@ -70,3 +70,14 @@ uint64_t bittree_lowest(const struct bittree *tree)
         number = number * BITS_PER_WORD + bits_lowest(tree->level[i - 1][number]);
     return number;
 }
+
+bool bittree_is_consistent(const struct bittree *tree, uint64_t size)
+{
+    uint64_t words = words_for(size);
+
+    for (unsigned i = 0; i + 1 < tree->levels; i++, words = words_for(words))
+        for (uint64_t word = 0; word < words; word++)
+            if (bits_test(tree->level[i + 1], word) != (tree->level[i][word] != 0))
+                return false;
+    return true;
+}

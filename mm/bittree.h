@@ -35,4 +35,7 @@ bool bittree_is_empty(const struct bittree *tree);
 /* The lowest member; the set is not empty. */
 uint64_t bittree_lowest(const struct bittree *tree);
 
+/* True if each bit of a higher level says what is so of its word below. */
+bool bittree_is_consistent(const struct bittree *tree, uint64_t size);
+
 #endif

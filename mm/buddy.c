@@ -158,15 +158,6 @@ bool buddy_peek(const struct buddy *buddy, uint64_t offset, struct buddy_block *
     return false;
 }
 
-struct buddy_block buddy_find(const struct buddy *buddy, uint64_t offset)
-{
-    struct buddy_block block;
-
-    if (buddy_peek(buddy, offset, &block))
-        return block;
-    mm_fatal("heap: no block holds offset 0x%lx: the heap's state is damaged", offset);
-}
-
 uint64_t buddy_largest_free(const struct buddy *buddy)
 {
     for (unsigned order = NUM_ORDERS; order > 0; order--)
@@ -224,9 +215,12 @@ const char *buddy_check(const struct buddy *buddy, uint64_t *offset)
         used_blocks += !is_free;
         *offset += bytes;
     }
-    for (unsigned order = 0; order < NUM_ORDERS; order++)
-        in_sets +=
-            count_set(&buddy->free_blocks[order], blocks_of_order(buddy->region_bytes, order));
+    for (unsigned order = 0; order < NUM_ORDERS; order++) {
+        uint64_t blocks = blocks_of_order(buddy->region_bytes, order);
+        in_sets += count_set(&buddy->free_blocks[order], blocks);
+        if (!bittree_is_consistent(&buddy->free_blocks[order], blocks))
+            return "the levels of a set of free blocks differ";
+    }
     if (in_sets != free_blocks)
         return "a set of free blocks holds what is no free block";
     if (free_bytes != buddy->free_bytes || used_blocks != buddy->used_blocks)

@@ -49,10 +49,8 @@ struct buddy_block {
     bool allocated;
 };
 
-/* The block that holds the byte at `offset` (first_offset <= offset < region_bytes). */
-struct buddy_block buddy_find(const struct buddy *buddy, uint64_t offset);
-
-/* The same for a caller without the lock.
+/* The block that holds the byte at `offset` (first_offset <= offset < region_bytes). May be called
+ * without the lock, by a fault report.
  *   Returns:  false if no block was found there: the state is damaged, or was changing. */
 MM_MUST_USE bool buddy_peek(const struct buddy *buddy, uint64_t offset, struct buddy_block *out);
 

@@ -82,41 +82,59 @@ void *kheap_alloc(struct kheap *heap, size_t bytes)
 
 /* ---- finding the block of an address ---- */
 
-/* True, and the block, if the address lies among the heap's blocks. The lock is held. */
-static bool find_locked(const struct kheap *heap, const void *address, struct buddy_block *block)
+/* What the heap's state says about an address. */
+struct finding {
+    bool inside;  /* it lies among the heap's blocks */
+    bool damaged; /* and none of them holds it */
+    struct buddy_block block;
+};
+
+static struct finding find_locked(const struct kheap *heap, const void *address)
 {
     uint64_t offset = (uintptr_t)address - (uintptr_t)heap->base;
+    struct finding found = { 0 };
 
     if (offset < heap->buddy.first_offset || offset >= heap->buddy.region_bytes)
-        return false;
-    *block = buddy_find(&heap->buddy, offset);
-    return true;
+        return found;
+    found.inside = true;
+    found.damaged = !buddy_peek(&heap->buddy, offset, &found.block);
+    return found;
+}
+
+/* Once the heap's state is wrong, no answer of the heap can be right. The lock is not held. */
+static void require_undamaged(const struct finding *found, const void *address)
+{
+    if (found->damaged)
+        mm_fatal("heap: no block holds 0x%lx: the heap's state is damaged", (uintptr_t)address);
 }
 
 /* Finds the block and says whether `address` is the first byte of an allocated one. If `release`,
  * such a block is freed in the same step. */
-static bool check_block(struct kheap *heap, const void *address, bool release, bool *inside,
-                        struct buddy_block *block)
+static bool check_block(struct kheap *heap, const void *address, bool release,
+                        struct finding *found)
 {
     uint64_t saved = mm_port_lock(&heap->lock);
 
-    *inside = find_locked(heap, address, block);
-    bool right = *inside && block->allocated && heap->base + block->offset == address;
+    *found = find_locked(heap, address);
+    const struct buddy_block *block = &found->block;
+    bool right = found->inside && block->allocated && heap->base + block->offset == address;
     if (right && release) {
         mm_port_memory_freed(heap->base + block->offset, buddy_block_bytes(block->order));
         buddy_free(&heap->buddy, block->offset);
     }
     mm_port_unlock(&heap->lock, saved);
+    require_undamaged(found, address);
     return right;
 }
 
 MM_COLD static void report_wrong_block(const struct kheap *heap, const char *what,
-                                       const void *address, bool inside, struct buddy_block block)
+                                       const void *address, const struct finding *found)
 {
+    struct buddy_block block = found->block;
     uintptr_t start = (uintptr_t)heap->base + block.offset;
     uintptr_t distance = (uintptr_t)address - start;
 
-    if (!inside)
+    if (!found->inside)
         mm_bug("%s of 0x%lx, which is outside the heap's blocks", what, (uintptr_t)address);
     else if (!block.allocated)
         mm_bug("%s of 0x%lx, which is free (in a free block of %lu bytes at 0x%lx): double free?",
@@ -128,26 +146,24 @@ MM_COLD static void report_wrong_block(const struct kheap *heap, const char *wha
 
 void kheap_free(struct kheap *heap, void *address)
 {
-    struct buddy_block block = { 0 };
-    bool inside;
+    struct finding found;
 
     if (address == NULL)
         return;
-    if (check_block(heap, address, true, &inside, &block))
-        mm_debug("heap: freed %lu bytes at 0x%lx", buddy_block_bytes(block.order),
+    if (check_block(heap, address, true, &found))
+        mm_debug("heap: freed %lu bytes at 0x%lx", buddy_block_bytes(found.block.order),
                  (uintptr_t)address);
     else
-        report_wrong_block(heap, "kfree", address, inside, block);
+        report_wrong_block(heap, "kfree", address, &found);
 }
 
 size_t kheap_size(struct kheap *heap, const void *address)
 {
-    struct buddy_block block = { 0 };
-    bool inside;
+    struct finding found;
 
-    if (check_block(heap, address, false, &inside, &block))
-        return buddy_block_bytes(block.order);
-    report_wrong_block(heap, "size", address, inside, block);
+    if (check_block(heap, address, false, &found))
+        return buddy_block_bytes(found.block.order);
+    report_wrong_block(heap, "size", address, &found);
     return 0;
 }
 
@@ -164,16 +180,15 @@ static mm_status_t translate(const struct kheap *heap, const uint8_t *address, p
 mm_status_t kheap_to_phys(struct kheap *heap, const void *address, size_t bytes, paddr_t *out)
 {
     const uint8_t *first = address;
-    struct buddy_block block = { 0 };
+    struct finding found;
     paddr_t base, next;
 
     if (bytes == 0)
         return MM_INVALID_ARGUMENT;
-    uint64_t saved = mm_port_lock(&heap->lock);
-    bool inside = find_locked(heap, address, &block);
-    mm_port_unlock(&heap->lock, saved);
-    uint64_t offset = (uintptr_t)address - (uintptr_t)heap->base - block.offset;
-    if (!inside || !block.allocated || bytes > buddy_block_bytes(block.order) - offset)
+    (void)check_block(heap, address, false, &found);
+    uint64_t offset = (uintptr_t)address - (uintptr_t)heap->base - found.block.offset;
+    if (!found.inside || !found.block.allocated ||
+        bytes > buddy_block_bytes(found.block.order) - offset)
         return MM_INVALID_ADDRESS;
     mm_status_t status = translate(heap, first, &base);
     for (size_t at = PAGE_SIZE - ((uintptr_t)address & (PAGE_SIZE - 1));

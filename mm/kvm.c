@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: MIT */
-/* Kernel virtual memory: the image, the HHDM, and the windows for heap and stacks.
+/* Kernel virtual memory: the image, the HHDM, and the windows for heap, stacks and devices.
  *
  *      higher half, one root slot each (512 GiB, or 256 TiB with 5 levels):
- *      | HHDM: as many slots as RAM needs | ... | stacks | heap | ... | kernel image |
+ *      | HHDM: as many slots as RAM needs | ... | devices | stacks | heap | ... | kernel image |
  *
- * The loader chooses where HHDM and image go; the windows take the highest two slots that neither of
+ * The loader chooses where HHDM and image go; the windows take the highest three slots that neither of
  * them touches. In the stacks' window each stack has a slot of its own:
  *
  *      | unmapped ................ | guard | stack <- grows down | guard |
  *      slot                                                  top ^       next slot
  *
- * Invariant: the page below and the page above the heap and each stack are never mapped. */
+ * Invariant: the page below and the page above the heap, each stack and each device are never mapped. */
 #include <mm/hhdm.h>
 #include <mm/kvm.h>
 #include <mm/log.h>
@@ -148,7 +148,7 @@ static mm_status_t map_framebuffers(struct address_space *space, const struct me
         if (map->ranges[i].type == BOOT_FRAMEBUFFER)
             status = map_alias(space, map->ranges[i].base, map->ranges[i].end, rights);
     if (status == MM_OK && boot->framebuffer_bytes > 0 &&
-        paging_translate(space, hhdm_offset() + base, &mapped) == MM_NOT_MAPPED)
+        paging_translate(space, hhdm_offset() + base, &mapped) != MM_OK)
         status = map_alias(space, base, end, rights);
     return status;
 }
@@ -184,7 +184,7 @@ static bool slot_is_free(vaddr_t base, uint64_t bytes, const struct kvm_window *
     vaddr_t last = base + (bytes - 1);
 
     for (size_t i = 0; i < count; i++)
-        if (taken[i].base <= last && taken[i].end - 1 >= base)
+        if (taken[i].base != taken[i].end && taken[i].base <= last && taken[i].end - 1 >= base)
             return false;
     return true;
 }
@@ -209,12 +209,17 @@ mm_status_t kvm_init(struct kvm *kvm, struct address_space *space, const struct 
                      size_t taken_count)
 {
     unsigned slot = ROOT_SLOTS - 1; /* the last one's end, 2^64, is no address */
-    struct kvm_window heap, stacks;
+    struct kvm_window heap, stacks, devices;
 
     if (!next_window(space, taken, taken_count, &slot, &heap) ||
-        !next_window(space, taken, taken_count, &slot, &stacks))
+        !next_window(space, taken, taken_count, &slot, &stacks) ||
+        !next_window(space, taken, taken_count, &slot, &devices))
         return MM_OUT_OF_MEMORY;
-    *kvm = (struct kvm){ .space = space, .heap = heap, .stacks = stacks };
+    *kvm = (struct kvm){ .space = space,
+                         .heap = heap,
+                         .stacks = stacks,
+                         .devices = devices,
+                         .devices_next = devices.base + PAGE_SIZE };
     return MM_OK;
 }
 
@@ -359,6 +364,43 @@ void kvm_free_stack(struct kvm *kvm, vaddr_t top)
     }
     unback(kvm->space, top - pages * PAGE_SIZE, pages * PAGE_SIZE);
     set_stack_pages(kvm, slot, 0);
+}
+
+/* ---- devices ---- */
+
+/* Room for `bytes` with a page behind it that stays unmapped. */
+static mm_status_t take_device_room(struct kvm *kvm, uint64_t bytes, vaddr_t *out)
+{
+    mm_status_t status = MM_OUT_OF_MEMORY;
+    uint64_t saved = mm_port_lock(&kvm->lock);
+
+    if (bytes + PAGE_SIZE <= kvm->devices.end - kvm->devices_next) {
+        *out = kvm->devices_next;
+        kvm->devices_next += bytes + PAGE_SIZE;
+        status = MM_OK;
+    }
+    mm_port_unlock(&kvm->lock, saved);
+    return status;
+}
+
+mm_status_t kvm_map_device(struct kvm *kvm, paddr_t phys, uint64_t bytes, vaddr_t *out)
+{
+    paddr_t limit = (paddr_t)1 << kvm->space->physical_bits;
+    paddr_t base = mm_round_down(phys, FRAME_SIZE);
+    vaddr_t page;
+
+    if (bytes == 0)
+        return MM_INVALID_ARGUMENT;
+    if (phys >= limit || bytes > limit - phys)
+        return MM_INVALID_ADDRESS;
+    uint64_t whole = mm_round_up(phys - base + bytes, PAGE_SIZE);
+    mm_status_t status = take_device_room(kvm, whole, &page);
+    /* Where the mapping fails its room stays empty: the window is far larger than all devices. */
+    if (status == MM_OK)
+        status = paging_map_range(kvm->space, page, base, whole, kernel_data | PAGING_UNCACHED);
+    if (status == MM_OK)
+        *out = page + (phys - base);
+    return status;
 }
 
 /* ---- what an address is ---- */

@@ -128,7 +128,7 @@ uint64_t mm_port_lock(struct mm_port_lock *lock)
                                         __ATOMIC_RELAXED)) {
         if (owner == self) {
             hosted_violation("deadlock: a lock is taken twice by one thread");
-            abort();
+            return saved; /* a test's hook came back: it goes on without the lock */
         }
         owner = 0;
         sched_yield();

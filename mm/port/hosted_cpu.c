@@ -88,6 +88,11 @@ void hosted_cpu_reset(unsigned levels)
     cpu->interrupts = true;
 }
 
+void hosted_cpu_forget(void)
+{
+    hosted_tlb_drop_all(hosted_cpu());
+}
+
 /* ---- CPUID ---- */
 
 struct mm_port_cpuid mm_port_cpuid(uint32_t leaf, uint32_t subleaf)

@@ -1,14 +1,18 @@
 /* SPDX-License-Identifier: MIT */
 /* The CPU part of <mm/port.h> for bare metal on x86-64, ready to be linked into any kernel.
  *
- * Owns nothing but the meaning of a lock's word: a ticket lock, 16 bits each.
+ * Owns nothing but the meaning of a lock's word: a ticket lock, 16 bits each. What it asks of the
+ * kernel (a word at the base of GS, a function to call while waiting) is in <mm/port_x86_64.h>; the
+ * TLB shootdown is the kernel's, as it goes through its interrupts.
  *
  *   31        16 15         0
  *   | next free  | now served |     unlocked: both equal (all zeroes at first)
  *
- * Invariants: CPUs are served in the order in which they came; fewer than 65536 wait. Everything
- * needs ring 0. Only registers and instructions that every x86-64 CPU has are used. */
+ * Invariants: CPUs are served in the order in which they came; fewer than 65536 wait. A CPU that
+ * waits has its interrupts off and still answers shootdowns, because the holder may be the one who
+ * asks. Everything needs ring 0. Only registers and instructions that every x86-64 CPU has are used. */
 #include <mm/port.h>
+#include <mm/port_x86_64.h>
 
 #define PORT_RFLAGS_IF ((uint64_t)1 << 9)
 #define PORT_TICKET    ((uint32_t)1 << 16)
@@ -16,8 +20,10 @@
 /* Waits until the ticket is served; kept out of line, so that the fast path stays short. */
 static MM_COLD void port_lock_wait(struct mm_port_lock *lock, uint16_t ticket)
 {
-    while ((uint16_t)__atomic_load_n(&lock->word, __ATOMIC_ACQUIRE) != ticket)
+    while ((uint16_t)__atomic_load_n(&lock->word, __ATOMIC_ACQUIRE) != ticket) {
+        mm_port_serve_shootdowns();
         __asm__ volatile("pause");
+    }
 }
 
 /* Uncontended: pushfq, popq, cli, one locked xadd, compare, branch. */
@@ -118,4 +124,14 @@ void mm_port_write_cr(unsigned number, uint64_t value)
 void mm_port_invlpg(vaddr_t address)
 {
     __asm__ volatile("invlpg (%0)" : : "r"(address) : "memory");
+}
+
+_Static_assert(offsetof(struct mm_port_cpu, slot) == 0, "mm_port_cpu_slot() reads GS:0");
+
+unsigned mm_port_cpu_slot(void)
+{
+    uint32_t slot;
+
+    __asm__ volatile("movl %%gs:0, %0" : "=r"(slot));
+    return slot;
 }

@@ -95,6 +95,9 @@ struct hosted_cpu *hosted_cpu(void);
  * protocol leaves them; CR3 = 0; empty TLB. `levels` is 4 or 5 (CR4.LA57). */
 void hosted_cpu_reset(unsigned levels);
 
+/* Drops everything that this CPU has cached, whatever broken flushes are set. */
+void hosted_cpu_forget(void);
+
 /* What an access is; flags. */
 enum hosted_access {
     HOSTED_READ = 0,

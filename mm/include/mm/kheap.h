@@ -55,11 +55,18 @@ size_t kheap_size(struct kheap *heap, const void *block);
 MM_MUST_USE mm_status_t kheap_to_phys(struct kheap *heap, const void *address, size_t bytes,
                                       paddr_t *out);
 
+enum kheap_place {
+    KHEAP_STATE, /* the heap's own bookkeeping */
+    KHEAP_FREE,
+    KHEAP_USED,
+    KHEAP_DAMAGED, /* no block holds the address: the bookkeeping is wrong, or was changing */
+};
+
 /* What an address of the heap's region is. */
 struct kheap_peek {
-    enum { KHEAP_STATE, KHEAP_FREE, KHEAP_USED, KHEAP_DAMAGED } what;
-    vaddr_t start;  /* of the block; KHEAP_STATE: of the region */
-    uint64_t bytes; /* of the block; 0 for the other two */
+    enum kheap_place what;
+    vaddr_t start;  /* of the block; KHEAP_STATE and KHEAP_DAMAGED: of the region */
+    uint64_t bytes; /* of the block; likewise 0 */
 };
 
 /* Looks an address up without a lock, for fault reports: while another CPU allocates or frees there,

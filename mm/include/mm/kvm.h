@@ -2,8 +2,8 @@
 /* Kernel virtual memory: where things go in the kernel half. Part of the public API of mm/.
  *
  * A window is one or more root-table slots of the higher half that neither the HHDM nor the kernel
- * image touches, wherever the loader put them. Two windows exist: the heap's and the stacks'. What is
- * placed in them has an unmapped guard page below and above. */
+ * image touches, wherever the loader put them. Three windows exist: the heap's, the stacks' and that of
+ * device registers. What is placed in them has an unmapped guard page below and above. */
 #ifndef MM_KVM_H
 #define MM_KVM_H
 
@@ -22,10 +22,12 @@ struct kvm_window {
 };
 
 struct kvm {
-    struct mm_port_lock lock;    /* guards stack_pages */
+    struct mm_port_lock lock;    /* guards stack_pages and devices_next */
     struct address_space *space; /* constant */
     struct kvm_window heap;      /* constant */
     struct kvm_window stacks;    /* constant */
+    struct kvm_window devices;   /* constant */
+    vaddr_t devices_next;        /* where the next device goes; grows only */
     uint64_t heap_bytes;         /* mapped in the heap window, behind its guard; set once */
     /* Pages of the stack in each slot; 0: none, KVM_STACK_BUSY: being made or taken apart. */
     uint8_t stack_pages[KVM_STACK_SLOTS];
@@ -38,8 +40,9 @@ struct kvm {
 MM_MUST_USE mm_status_t kvm_map_kernel(struct address_space *space, const struct memmap *map,
                                        const struct boot_info *boot);
 
-/* Places the windows. `taken` lists the virtual ranges that they must not meet.
- *   On failure: MM_OUT_OF_MEMORY if the higher half has no two free root slots. */
+/* Places the windows. `taken` lists the virtual ranges that they must not meet
+ * (base == end: nothing; end 0: up to 2^64).
+ *   On failure: MM_OUT_OF_MEMORY if the higher half has no three free root slots. */
 MM_MUST_USE mm_status_t kvm_init(struct kvm *kvm, struct address_space *space,
                                  const struct kvm_window *taken, size_t taken_count);
 
@@ -57,6 +60,15 @@ MM_MUST_USE mm_status_t kvm_alloc_stack(struct kvm *kvm, uint64_t bytes, vaddr_t
 
 /* Gives a stack back; `top` is what kvm_alloc_stack gave. Anything else is a bug of the caller. */
 void kvm_free_stack(struct kvm *kvm, vaddr_t top);
+
+/* Maps the registers of a device, [phys, phys + bytes), uncached, for good: there is no way back.
+ * Neither end need be aligned; the pages around are mapped whole. The range must not be RAM, which
+ * the HHDM shows cached.
+ *   Returns:    MM_OK and the address of the first register in *out.
+ *   On failure: MM_INVALID_ARGUMENT for 0 bytes, MM_INVALID_ADDRESS for a range that wraps or ends
+ *               beyond MAXPHYADDR, MM_OUT_OF_MEMORY; nothing mapped.
+ *   Context:    any CPU; not from interrupt handlers. */
+MM_MUST_USE mm_status_t kvm_map_device(struct kvm *kvm, paddr_t phys, uint64_t bytes, vaddr_t *out);
 
 enum kvm_place {
     KVM_NOWHERE,

@@ -6,8 +6,9 @@
  * KERNEL. mm/port/hosted.c supplies both for a Linux process. Besides these functions mm calls
  * memcpy, memset, memmove and memcmp and nothing else.
  *
- * mm never holds one of its locks across mm_port_log, mm_port_bug, mm_port_halt or
- * mm_port_time_ns. It holds the lock of an address space across mm_port_invlpg. */
+ * mm never holds one of its locks across mm_port_log, mm_port_bug or mm_port_time_ns, except where it
+ * gives up for good (mm_fatal: a log line, then mm_port_halt). It holds the lock of an address space
+ * across mm_port_invlpg. */
 #ifndef MM_PORT_H
 #define MM_PORT_H
 
