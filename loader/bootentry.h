@@ -5,6 +5,8 @@
 #ifndef LOADER_BOOTENTRY_H
 #define LOADER_BOOTENTRY_H
 
-#define BOOT_ENTRY_PVH 1
+#define BOOT_ENTRY_UNKNOWN    0
+#define BOOT_ENTRY_PVH        1
+#define BOOT_ENTRY_MULTIBOOT2 2
 
 #endif

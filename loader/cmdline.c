@@ -54,6 +54,14 @@ static void cmdline_take_la57(struct loader_options *options, const char *value)
     options->la57 = number == 1;
 }
 
+static void cmdline_take_lost_cpu(struct loader_options *options, const char *value)
+{
+    if (!text_parse_whole_number(value, &options->lost_cpu)) {
+        print_fail("command line: loader.lostcpu=%s: not a local APIC id", value);
+    }
+    options->lost_cpu_given = true;
+}
+
 /* Builds "a b c" out of the names that loader.omit knows. */
 static const char *cmdline_list_requests(void)
 {
@@ -113,9 +121,10 @@ static void cmdline_take_key(struct loader_options *options, const char *name, c
         const char *name;
         void (*take)(struct loader_options *options, const char *value);
     } keys[] = {
-        { "loader.baserev", cmdline_take_baserev }, { "loader.hhdm", cmdline_take_hhdm },
-        { "loader.slide", cmdline_take_slide },     { "loader.omit", cmdline_take_omit },
-        { "loader.la57", cmdline_take_la57 },       { "loader.map", cmdline_take_map },
+        { "loader.baserev", cmdline_take_baserev },  { "loader.hhdm", cmdline_take_hhdm },
+        { "loader.slide", cmdline_take_slide },      { "loader.omit", cmdline_take_omit },
+        { "loader.la57", cmdline_take_la57 },        { "loader.map", cmdline_take_map },
+        { "loader.lostcpu", cmdline_take_lost_cpu },
     };
 
     for (size_t i = 0; i < ARRAY_COUNT(keys); i++) {
@@ -128,7 +137,7 @@ static void cmdline_take_key(struct loader_options *options, const char *name, c
         }
     }
     print_fail("command line: unknown key %s; known are loader.baserev loader.hhdm loader.slide "
-               "loader.omit loader.la57 loader.map",
+               "loader.omit loader.la57 loader.map loader.lostcpu",
                name);
 }
 

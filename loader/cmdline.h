@@ -16,7 +16,9 @@ struct loader_options {
     bool hhdm_given;
     bool slide_given;
     bool la57;
-    uint32_t omit; /* a bit for each enum request_kind */
+    bool lost_cpu_given;
+    uint64_t lost_cpu; /* local APIC id of a processor that shall not start */
+    uint32_t omit;     /* a bit for each enum request_kind */
     size_t map_count;
     const char *maps[CMDLINE_MAPS_MAX]; /* the values of loader.map, checked by maprows.c */
     char kernel_line[SOURCE_TEXT_BYTES];

@@ -81,6 +81,12 @@ static inline void cpu_reload_cr3(void)
     __asm__ volatile("mov %%cr3, %0; mov %0, %%cr3" : "=r"(cr3) : : "memory");
 }
 
+/* For loops that wait on another processor. */
+static inline void cpu_pause(void)
+{
+    __asm__ volatile("pause");
+}
+
 _Noreturn static inline void cpu_halt(void)
 {
     for (;;) {

@@ -12,6 +12,7 @@
  * These six tables map [0, 4 GiB); pagetables_reach() adds what the kernel needs above. */
 
 #include "loader/bootentry.h"
+#include "loader/multiboot2.h"
 
 #define CR0_START    0x80000011      /* PG | ET | PE */
 #define CR4_PAE      0x00000020
@@ -32,6 +33,25 @@
 3:  .long entry_pvh
 4:  .balign 4
 
+/* Multiboot2: searched for in the first 32 KiB of the file, 8-aligned. No EFI tag: GRUB then leaves
+ * the boot services and enters in 32-bit mode on EFI too. The size asked for is that of bochs.c. */
+    .section .multiboot2, "a", @progbits
+    .balign 8
+multiboot2_header:
+    .long MULTIBOOT2_HEADER_MAGIC
+    .long MULTIBOOT2_ARCH_I386
+    .long multiboot2_header_end - multiboot2_header
+    .long -(MULTIBOOT2_HEADER_MAGIC + MULTIBOOT2_ARCH_I386 + \
+            (multiboot2_header_end - multiboot2_header))
+    .short MULTIBOOT2_HEADER_FRAMEBUFFER, MULTIBOOT2_HEADER_OPTIONAL
+    .long 20, 1024, 768, 32
+    .balign 8
+    .short MULTIBOOT2_HEADER_MODULE_ALIGN, 0
+    .long 8
+    .short MULTIBOOT2_HEADER_END, 0
+    .long 8
+multiboot2_header_end:
+
     .section .text.entry, "ax", @progbits
     .code32
     .globl entry_pvh
@@ -39,6 +59,15 @@
 entry_pvh:
     movl $BOOT_ENTRY_PVH, %ebp
     jmp entry_common
+
+/* The ELF entry point. Whoever jumps here without the magic number is not understood. */
+    .globl entry_multiboot2
+    .type entry_multiboot2, @function
+entry_multiboot2:
+    movl $BOOT_ENTRY_MULTIBOOT2, %ebp
+    cmpl $MULTIBOOT2_BOOT_MAGIC, %eax
+    je entry_common
+    movl $BOOT_ENTRY_UNKNOWN, %ebp
 
 /* EBP: which path. EBX: its information block. */
 entry_common:
@@ -98,6 +127,7 @@ entry_long_mode:
 
     .section .rodata.entry, "a", @progbits
     .balign 8
+    .globl entry_gdt                 /* other processors come through it too (ap.S) */
 entry_gdt:
     .quad 0
     .quad 0x00209b0000000000         /* 64-bit code */

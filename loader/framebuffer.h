@@ -17,6 +17,9 @@ struct framebuffer {
     uint8_t blue_bits, blue_shift;
 };
 
+/* May it be drawn on and handed on? */
+bool framebuffer_is_sound(const struct framebuffer *framebuffer);
+
 /* Switches QEMU's standard VGA to 1024 x 768 x 32 bits.
  *   Returns: false, and the display as it was, when there is none. */
 bool bochs_set_mode(struct framebuffer *out);

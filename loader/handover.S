@@ -114,6 +114,7 @@ handover_in_hhdm:
 
     .section .data.handover, "aw", @progbits
     .balign 8
+    .globl handover_gdt              /* the other processors have it too (ap.S) */
 handover_gdt:                        /* accessed bits set: the CPU need not write here */
     .quad 0
     .quad 0x00009b000000ffff         /* 08: 16-bit code */

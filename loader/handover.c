@@ -19,10 +19,17 @@ static uint64_t bridge[TABLE_ENTRIES] __attribute__((aligned(4096)));
 
 _Static_assert(offsetof(struct handover, five_levels) == 40, "handover.S reads by offset");
 
+uint64_t handover_build_bridge(const struct hhdm *hhdm, uint64_t root)
+{
+    memcpy(bridge, phys_pointer(root), sizeof bridge);
+    bridge[0] = hhdm->levels == 5 ? pointer_phys(boot_pml4) | ENTRY_TABLE : boot_pml4[0];
+    return pointer_phys(bridge);
+}
+
 _Noreturn void handover(const struct hhdm *hhdm, uint64_t root, uint64_t stack_top, uint64_t entry)
 {
     const struct handover handover = {
-        .bridge_root = pointer_phys(bridge),
+        .bridge_root = handover_build_bridge(hhdm, root),
         .kernel_root = root,
         .hhdm_offset = hhdm->offset,
         .stack_top = hhdm->offset + stack_top,
@@ -30,8 +37,6 @@ _Noreturn void handover(const struct hhdm *hhdm, uint64_t root, uint64_t stack_t
         .five_levels = hhdm->levels == 5,
     };
 
-    memcpy(bridge, phys_pointer(root), sizeof bridge);
-    bridge[0] = hhdm->levels == 5 ? pointer_phys(boot_pml4) | ENTRY_TABLE : boot_pml4[0];
     machine_prepare();
     handover_jump(&handover);
 }

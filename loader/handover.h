@@ -19,6 +19,10 @@ struct handover {
 /* Leaves the loader for good. root: the kernel's tables; stack_top: physical, 16-byte aligned. */
 _Noreturn void handover(const struct hhdm *hhdm, uint64_t root, uint64_t stack_top, uint64_t entry);
 
+/* Makes the tables on which the loader runs as well as the kernel; below 4 GiB.
+ *   Returns: the physical address of the top-level table. */
+uint64_t handover_build_bridge(const struct hhdm *hhdm, uint64_t root);
+
 _Noreturn void handover_jump(const struct handover *handover);
 
 #endif

@@ -27,6 +27,8 @@
 
 #define LIMINE_HIGHEST_HALF 0xffffffff80000000ul /* a kernel is linked at or above it */
 
+#define LIMINE_MP_X2APIC 1 /* flag: asked for in the request, on in the response */
+
 #define LIMINE_PAGING_4_LEVEL 0
 #define LIMINE_PAGING_5_LEVEL 1
 
@@ -108,6 +110,25 @@ struct limine_framebuffer {
     uint64_t modes;
 };
 
+struct limine_mp_response {
+    uint64_t revision;
+    uint32_t flags;
+    uint32_t bsp_lapic_id;
+    uint64_t cpu_count;
+    uint64_t cpus; /* pointers to struct limine_mp_info, the boot processor's among them */
+};
+
+struct limine_mp_info {
+    uint32_t acpi_uid;
+    uint32_t lapic_id;
+    uint64_t reserved;
+    uint64_t goto_address; /* the kernel writes it, and the processor jumps there */
+    uint64_t extra_argument;
+};
+
+_Static_assert(sizeof(struct limine_mp_response) == 32, "protocol: MP response");
+_Static_assert(sizeof(struct limine_mp_info) == 32, "protocol: MP info");
+_Static_assert(offsetof(struct limine_mp_info, goto_address) == 16, "protocol: MP info");
 _Static_assert(sizeof(struct limine_file) == 112, "protocol: file");
 _Static_assert(offsetof(struct limine_file, media) == 40, "protocol: file");
 _Static_assert(sizeof(struct limine_mode) == 40, "protocol: mode");

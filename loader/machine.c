@@ -70,6 +70,11 @@ void machine_prepare(void)
     cpu_out8(PIC_MASTER_MASK, 0xff);
     cpu_out8(PIC_SLAVE_MASK, 0xff);
     machine_mask_ioapic();
+    machine_prepare_cpu();
+}
+
+void machine_prepare_cpu(void)
+{
     cpu_write_msr(MSR_PAT, PAT_LIMINE);
     cpu_write_msr(MSR_EFER, cpu_read_msr(MSR_EFER) | EFER_LME | EFER_NXE);
 }

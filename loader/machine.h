@@ -10,7 +10,10 @@ void machine_check(void);
 
 bool machine_has_5_levels(void);
 
-/* Masks the PICs and the I/O APIC's ordinary entries; sets the PAT and EFER. */
+/* Masks the PICs and the I/O APIC's ordinary entries; prepares this CPU. */
 void machine_prepare(void);
+
+/* Sets the PAT and EFER of the CPU that calls. */
+void machine_prepare_cpu(void);
 
 #endif

@@ -185,6 +185,22 @@ bool memory_take(uint64_t base, uint64_t end, enum memory_type type)
     return true;
 }
 
+bool memory_claim(uint64_t base, uint64_t end, enum memory_type type)
+{
+    for (uint64_t page = align_down(base, PAGE_BYTES); page < end; page += PAGE_BYTES) {
+        size_t index = memory_find(page);
+
+        if (index == range_count || ranges[index].base > page) {
+            return false;
+        }
+        if (ranges[index].type != MEMORY_LOADER && ranges[index].type != MEMORY_EXECUTABLE &&
+            !memory_take(page, page + PAGE_BYTES, type)) {
+            return false;
+        }
+    }
+    return true;
+}
+
 bool memory_mark_framebuffer(uint64_t base, uint64_t end)
 {
     base = align_down(base, PAGE_BYTES);

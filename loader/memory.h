@@ -38,6 +38,9 @@ void memory_reserve(uint64_t base, uint64_t end);
  *   Returns: false, and nothing changed, when a part of it is not usable. */
 bool memory_take(uint64_t base, uint64_t end, enum memory_type type);
 
+/* As memory_take, but what is loader or executable memory already may stay so. */
+bool memory_claim(uint64_t base, uint64_t end, enum memory_type type);
+
 /* Marks the framebuffer, rounded outward to pages; false when it would cover usable memory. */
 bool memory_mark_framebuffer(uint64_t base, uint64_t end);
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The loader's voice: lines that begin with "[loader] " on COM1, and the one way to stop.
+/* The loader's voice: lines that begin with "[loader] " on COM1, and the one way to stop. The line
+ * that says why it stops is shown on the screen too.
  *
  * The 16550 is polled; every wait is bounded, so that a machine without the port boots in silence
  * instead of hanging. isa-debug-exit belongs to QEMU's test set-up: its port is touched only when
@@ -9,6 +10,7 @@
 #include <stdarg.h>
 
 #include "loader/cpu.h"
+#include "loader/screen.h"
 
 #define COM1              0x3f8
 #define UART_DATA         (COM1 + 0)
@@ -24,6 +26,7 @@
 #define DEBUG_EXIT_HALTED 0x12
 
 static bool fail_exits_qemu;
+static bool failing; /* from here on the screen shows what is printed */
 
 void print_init(void)
 {
@@ -49,6 +52,9 @@ static void print_char(char c)
         }
     }
     cpu_out8(UART_DATA, (uint8_t)c);
+    if (failing) {
+        screen_char(c);
+    }
 }
 
 static void print_text(const char *text)
@@ -128,6 +134,7 @@ _Noreturn void print_fail(const char *format, ...)
 {
     va_list args;
 
+    failing = true;
     va_start(args, format);
     print_text("[loader] ERROR: ");
     print_formatted(format, &args);

@@ -14,7 +14,8 @@ void print_fail_exits_qemu(void);
 /* Prints one "[loader] " line. Understands %s %c %u %lu %x %lx, '#' for 0x, and %%. */
 void print_line(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
-/* Prints one "[loader] ERROR: " line and halts for ever. Same format. */
+/* Prints one "[loader] ERROR: " line, on the screen too where there is one, and halts for ever.
+ * Same format. */
 _Noreturn void print_fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 #endif

@@ -43,6 +43,8 @@ void pvh_read(uint64_t start_info, struct boot_source *source)
     const struct pvh_start_info *info = phys_pointer(start_info);
 
     source->name = "PVH";
+    source->how_to_pass_files = "with -initrd";
+    source->display_is_free = true;
     source->firmware = SOURCE_FIRMWARE_BIOS;
     if (info->magic != PVH_MAGIC) {
         print_fail("PVH: no start_info at %#lx (magic %#x)", start_info, info->magic);

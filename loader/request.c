@@ -35,7 +35,12 @@ static const struct request_known known[REQUEST_KINDS] = {
     [REQUEST_BOOTLOADER_INFO] = { "bootloader-info", 0xf55038d8e2a1202f, 0x279426fcf5f59740, 0 },
     [REQUEST_FIRMWARE_TYPE] = { "firmware-type", 0x8c2f75d90bef28a8, 0x7045a4688eac00c3, 0 },
     [REQUEST_ENTRY_POINT] = { "entry-point", 0x13d86c035a1cd3e1, 0x2b0caa89d8f3026a, 1 },
+    [REQUEST_MP] = { "mp", 0x95a67b819a1b857e, 0xa0b61b723b6a73e0, 1 },
     [REQUEST_FRAMEBUFFER] = { "framebuffer", 0x9d5827dcd881dd75, 0xa3148604f6fab11b, 0 },
+    [REQUEST_MODULES] = { "modules", 0x3e7e279702be32af, 0xca1c4f3bd1280cee, 0 },
+    [REQUEST_SMBIOS] = { "smbios", 0x9e9046f11e095391, 0xaa4a520fefbde5ee, 0 },
+    [REQUEST_EFI_SYSTEM_TABLE] = { "efi-system-table", 0x5ceba5163eaaf6d6, 0x0a6981610cf65fcc, 0 },
+    [REQUEST_EFI_MEMMAP] = { "efi-memmap", 0x7df62a431d6872d5, 0xa4fcdfb3e57306c8, 0 },
 };
 
 /* The part of the image that is searched, in 64-bit words: [first, end). */
@@ -92,7 +97,7 @@ static void request_refuse_twice(const struct kernel_image *image,
         if (seen[i]->id[2] == request->id[2] && seen[i]->id[3] == request->id[3]) {
             enum request_kind kind = request_kind_of(request);
 
-            print_fail("kernel: request %s (%#lx %#lx) stands there twice, at %#lx and %#lx",
+            print_fail("kernel: request %s (%#lx %#lx) appears twice, at %#lx and %#lx",
                        kind < REQUEST_KINDS ? request_name(kind) : "unknown to this loader",
                        request->id[2], request->id[3], request_address(image, seen[i]),
                        request_address(image, request));
@@ -113,6 +118,9 @@ static void request_keep(const struct kernel_image *image, struct limine_request
     if (kind == REQUEST_PAGING_MODE && request->revision >= 1) {
         extras = 3;
     }
+    if (kind == REQUEST_MODULES && request->revision >= 1) {
+        extras = 2;
+    }
     if (&request->extra[extras] > image_end) {
         print_fail("kernel: request %s at %#lx reaches past the end of the image",
                    request_name(kind), request_address(image, request));
@@ -124,7 +132,7 @@ static void request_keep_base_tag(const struct kernel_image *image, struct limin
                                   struct requests *out)
 {
     if (out->base_tag != NULL) {
-        print_fail("kernel: the base revision tag stands there twice, at %#lx and %#lx",
+        print_fail("kernel: the base revision tag appears twice, at %#lx and %#lx",
                    request_address(image, out->base_tag), request_address(image, tag));
     }
     out->base_tag = tag;

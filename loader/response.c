@@ -19,7 +19,7 @@
 #define MEMMAP_SPARE 2
 
 /* Cuts zeroed, 16-byte aligned pieces from pages taken when the last one is used up. */
-static void *response_alloc(uint64_t bytes)
+void *response_alloc(uint64_t bytes)
 {
     static uint64_t next, left;
 
@@ -35,7 +35,7 @@ static void *response_alloc(uint64_t bytes)
     return piece;
 }
 
-static uint64_t response_copy_text(const struct hhdm *hhdm, const char *text)
+uint64_t response_copy_text(const struct hhdm *hhdm, const char *text)
 {
     size_t bytes = text_length(text) + 1;
 
@@ -49,8 +49,8 @@ static void response_answer(const struct response_facts *facts, struct limine_re
 }
 
 /* A response of one field; nothing happens where the kernel did not ask. */
-static void response_answer_value(const struct response_facts *facts,
-                                  struct limine_request *request, uint64_t value)
+void response_answer_value(const struct response_facts *facts, struct limine_request *request,
+                           uint64_t value)
 {
     if (request != NULL) {
         struct limine_value_response *response = response_alloc(sizeof *response);
@@ -60,8 +60,8 @@ static void response_answer_value(const struct response_facts *facts,
     }
 }
 
-static void response_answer_pair(const struct response_facts *facts, struct limine_request *request,
-                                 uint64_t first, uint64_t second)
+void response_answer_pair(const struct response_facts *facts, struct limine_request *request,
+                          uint64_t first, uint64_t second)
 {
     if (request != NULL) {
         struct limine_pair_response *response = response_alloc(sizeof *response);
@@ -72,30 +72,16 @@ static void response_answer_pair(const struct response_facts *facts, struct limi
     }
 }
 
-static void response_fill_file(const struct response_facts *facts, struct limine_request *request)
+uint64_t response_copy_file(const struct response_facts *facts, const struct source_file *from,
+                            const char *string)
 {
-    if (request == NULL) {
-        return;
-    }
     struct limine_file *file = response_alloc(sizeof *file);
 
-    file->address = facts->hhdm->offset + facts->image->file->base;
-    file->bytes = facts->image->file->bytes;
-    file->path = response_copy_text(facts->hhdm, facts->image->file->path);
-    file->string = response_copy_text(facts->hhdm, facts->options->kernel_line);
-    response_answer_value(facts, request, hhdm_address(facts->hhdm, file));
-}
-
-/* Physical from base revision 3 on (revision 3 only, of those known here); HHDM before. */
-static void response_fill_rsdp(const struct response_facts *facts, struct limine_request *request)
-{
-    uint64_t rsdp = facts->source->rsdp;
-
-    if (rsdp != 0) {
-        response_answer_value(facts, request,
-                              facts->options->base_revision >= 3 ? rsdp
-                                                                 : rsdp + facts->hhdm->offset);
-    }
+    file->address = facts->hhdm->offset + from->base;
+    file->bytes = from->bytes;
+    file->path = response_copy_text(facts->hhdm, from->path);
+    file->string = response_copy_text(facts->hhdm, string);
+    return hhdm_address(facts->hhdm, file);
 }
 
 static struct limine_pixel response_pixel(const struct framebuffer *framebuffer)
@@ -149,10 +135,11 @@ void response_fill(const struct response_facts *facts, const struct requests *re
     response_answer_value(facts, of[REQUEST_HHDM], hhdm->offset);
     response_answer_pair(facts, of[REQUEST_EXECUTABLE_ADDRESS], facts->image->phys_base,
                          facts->image->virt_base);
-    response_fill_file(facts, of[REQUEST_EXECUTABLE_FILE]);
+    response_answer_value(facts, of[REQUEST_EXECUTABLE_FILE],
+                          response_copy_file(facts, facts->image->file,
+                                             facts->options->kernel_line));
     response_answer_value(facts, of[REQUEST_EXECUTABLE_CMDLINE],
                           response_copy_text(hhdm, facts->options->kernel_line));
-    response_fill_rsdp(facts, of[REQUEST_RSDP]);
     response_answer_value(facts, of[REQUEST_STACK_SIZE], 0); /* has no field; the spare is 0 */
     response_answer_value(facts, of[REQUEST_PAGING_MODE],
                           hhdm->levels == 5 ? LIMINE_PAGING_5_LEVEL : LIMINE_PAGING_4_LEVEL);
@@ -161,6 +148,7 @@ void response_fill(const struct response_facts *facts, const struct requests *re
     response_answer_value(facts, of[REQUEST_FIRMWARE_TYPE], facts->source->firmware);
     response_answer_value(facts, of[REQUEST_ENTRY_POINT], 0); /* has no field either */
     response_fill_framebuffer(facts, of[REQUEST_FRAMEBUFFER]);
+    response_fill_passed(facts, requests);
 }
 
 /* Writes the true ranges; returns how many. */

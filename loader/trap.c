@@ -27,10 +27,15 @@ extern const uint64_t trap_stubs[TRAP_COUNT]; /* traps.S */
 
 static struct trap_gate gates[TRAP_COUNT];
 
-void trap_init(void)
+void trap_load(void)
 {
     const struct trap_table_pointer pointer = { sizeof gates - 1, pointer_phys(gates) };
 
+    __asm__ volatile("lidt %0" : : "m"(pointer));
+}
+
+void trap_init(void)
+{
     for (size_t i = 0; i < TRAP_COUNT; i++) {
         uint64_t stub = trap_stubs[i];
 
@@ -38,7 +43,7 @@ void trap_init(void)
                        (stub & 0xffff0000) << 32;
         gates[i].high = stub >> 32;
     }
-    __asm__ volatile("lidt %0" : : "m"(pointer));
+    trap_load();
 }
 
 _Noreturn void trap_report(uint64_t vector, uint64_t error, uint64_t rip, uint64_t address)

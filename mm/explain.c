@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* What a virtual address is: one question after the other, the narrowest first.
  *
- *      canonical? -> image -> heap -> stacks -> HHDM -> null -> nothing
+ *      canonical? -> image -> heap -> stacks -> devices -> HHDM -> null -> nothing
  *
  * Owns nothing and takes no lock. Invariant: a part of mm is asked only once it stands (its count, its
  * pointer or its space is set last when it is made), so that a fault inside mm_init() can be explained
@@ -145,6 +145,20 @@ bool mm_is_stack_overflow(const struct mm *mm, vaddr_t address)
     return find_stack_slot(mm, address, &slot) && slot.pages != 0 && address < slot.begin;
 }
 
+/* ---- devices ---- */
+
+static bool explain_device(const struct mm *mm, vaddr_t address, struct text text)
+{
+    const struct kvm *kvm = &mm->kvm;
+
+    if (!is_in(address, kvm->devices.base, kvm->devices.end))
+        return false;
+    mm_format(text.buffer, text.capacity, "window of device registers + 0x%lx%s",
+              address - kvm->devices.base,
+              address < kvm->devices_next ? "" : ", behind the last device");
+    return true;
+}
+
 /* ---- the HHDM ---- */
 
 static const char *frame_state_name(enum pmm_frame_state state)
@@ -213,6 +227,6 @@ void mm_explain(const struct mm *mm, vaddr_t address, char *buffer, size_t capac
         mm_format(buffer, capacity, "not canonical");
     else if (!explain_image(mm, address, text) && !explain_block(mm, address, text) &&
              !explain_heap_window(mm, address, text) && !explain_stack(mm, address, text) &&
-             !explain_hhdm(mm, address, text))
+             !explain_device(mm, address, text) && !explain_hhdm(mm, address, text))
         explain_rest(address, text);
 }

@@ -503,22 +503,29 @@ mm_status_t paging_init(struct address_space *space, struct pmm *pmm,
     return MM_OK;
 }
 
-/* Calls visit for each table below `table`, a table after those below it. */
-static void visit_tables(paddr_t table, unsigned level, void (*visit)(void *context, paddr_t table),
-                         void *context)
+enum visit_order {
+    TABLE_FIRST, /* before its entries are read */
+    TABLE_LAST,  /* after everything below it: it may be freed */
+};
+
+static void visit_tables(paddr_t table, unsigned level, enum visit_order order,
+                         void (*visit)(void *context, paddr_t table), void *context)
 {
+    if (order == TABLE_FIRST)
+        visit(context, table);
     for (size_t i = 0; level > 1 && i < PAGING_ENTRIES; i++) {
         uint64_t entry = table_at(table)[i];
         if (entry_is_present(entry) && !entry_is_leaf(entry, level))
-            visit_tables(entry_addr(entry, level), level - 1, visit, context);
+            visit_tables(entry_addr(entry, level), level - 1, order, visit, context);
     }
-    visit(context, table);
+    if (order == TABLE_LAST)
+        visit(context, table);
 }
 
 void paging_for_each_table(struct paging_root root, void (*visit)(void *context, paddr_t table),
                            void *context)
 {
-    visit_tables(root.root & ENTRY_ADDRESS, root.levels, visit, context);
+    visit_tables(root.root & ENTRY_ADDRESS, root.levels, TABLE_FIRST, visit, context);
 }
 
 static void free_table(void *context, paddr_t table)

@@ -12,24 +12,24 @@
 #include <string.h>
 
 #define MSR_EFER 0xC0000080u
-#define MSR_PAT 0x277u
+#define MSR_PAT  0x277u
 
-#define CR0_AT_ENTRY 0x80010011u  /* PG WP ET PE (Limine protocol, x86-64 machine state) */
-#define CR4_PAE ((uint64_t)1 << 5)
-#define EFER_SCE ((uint64_t)1 << 0)
-#define EFER_LME ((uint64_t)1 << 8)
-#define EFER_LMA ((uint64_t)1 << 10)
+#define CR0_AT_ENTRY 0x80010011u /* PG WP ET PE (Limine protocol, x86-64 machine state) */
+#define CR4_PAE      ((uint64_t)1 << 5)
+#define EFER_SCE     ((uint64_t)1 << 0)
+#define EFER_LME     ((uint64_t)1 << 8)
+#define EFER_LMA     ((uint64_t)1 << 10)
 #define PAT_AT_RESET 0x0007040600070406u /* SDM vol. 3, 11.12.4 */
 
-#define CPUID_1_EDX_PGE ((uint32_t)1 << 13)
-#define CPUID_1_EDX_PAT ((uint32_t)1 << 16)
+#define CPUID_1_EDX_PGE  ((uint32_t)1 << 13)
+#define CPUID_1_EDX_PAT  ((uint32_t)1 << 16)
 #define CPUID_7_EBX_SMEP ((uint32_t)1 << 7)
 #define CPUID_7_EBX_SMAP ((uint32_t)1 << 20)
 #define CPUID_7_ECX_UMIP ((uint32_t)1 << 2)
 #define CPUID_7_ECX_LA57 ((uint32_t)1 << 16)
-#define CPUID_X1_EDX_NX ((uint32_t)1 << 20)
+#define CPUID_X1_EDX_NX  ((uint32_t)1 << 20)
 #define CPUID_X1_EDX_1GB ((uint32_t)1 << 26)
-#define CPUID_X1_EDX_LM ((uint32_t)1 << 29)
+#define CPUID_X1_EDX_LM  ((uint32_t)1 << 29)
 
 static pthread_key_t cpu_key;
 static pthread_once_t cpu_key_once = PTHREAD_ONCE_INIT;

@@ -14,19 +14,19 @@
 
 #include <stdlib.h>
 
-#define ENTRY_P ((uint64_t)1 << 0)
-#define ENTRY_RW ((uint64_t)1 << 1)
-#define ENTRY_US ((uint64_t)1 << 2)
-#define ENTRY_PWT ((uint64_t)1 << 3)
-#define ENTRY_PCD ((uint64_t)1 << 4)
-#define ENTRY_A ((uint64_t)1 << 5)
-#define ENTRY_D ((uint64_t)1 << 6)
-#define ENTRY_PS ((uint64_t)1 << 7)
-#define ENTRY_G ((uint64_t)1 << 8)
-#define ENTRY_PAT_4K ((uint64_t)1 << 7)
+#define ENTRY_P         ((uint64_t)1 << 0)
+#define ENTRY_RW        ((uint64_t)1 << 1)
+#define ENTRY_US        ((uint64_t)1 << 2)
+#define ENTRY_PWT       ((uint64_t)1 << 3)
+#define ENTRY_PCD       ((uint64_t)1 << 4)
+#define ENTRY_A         ((uint64_t)1 << 5)
+#define ENTRY_D         ((uint64_t)1 << 6)
+#define ENTRY_PS        ((uint64_t)1 << 7)
+#define ENTRY_G         ((uint64_t)1 << 8)
+#define ENTRY_PAT_4K    ((uint64_t)1 << 7)
 #define ENTRY_PAT_LARGE ((uint64_t)1 << 12)
-#define ENTRY_XD ((uint64_t)1 << 63)
-#define ENTRY_ADDRESS 0x000ffffffffff000u
+#define ENTRY_XD        ((uint64_t)1 << 63)
+#define ENTRY_ADDRESS   0x000ffffffffff000u
 
 struct hosted_tlb_entry {
     struct hosted_tlb_entry *next;
@@ -247,8 +247,7 @@ static void tlb_fill(struct hosted_cpu *cpu, vaddr_t address, const struct walk 
     }
     if (walk->outcome == HOSTED_OK &&
         tlb_find(cpu, address, level_shift(walk->leaf_level), true) == NULL) {
-        struct hosted_tlb_entry *entry =
-            tlb_add(cpu, address, level_shift(walk->leaf_level), true);
+        struct hosted_tlb_entry *entry = tlb_add(cpu, address, level_shift(walk->leaf_level), true);
 
         entry->leaf_view = walk->leaf_view;
         entry->global = walk->leaf_view.global && (cpu->cr4 & CR4_PGE) != 0;

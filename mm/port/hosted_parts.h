@@ -7,8 +7,8 @@
 #include <mm/hosted.h>
 
 /* CR4 (SDM vol. 3, 2.5), CR0, EFER (SDM vol. 3, 2.2.1). */
-#define CR0_WP ((uint64_t)1 << 16)
-#define CR4_PGE ((uint64_t)1 << 7)
+#define CR0_WP   ((uint64_t)1 << 16)
+#define CR4_PGE  ((uint64_t)1 << 7)
 #define CR4_UMIP ((uint64_t)1 << 11)
 #define CR4_LA57 ((uint64_t)1 << 12)
 #define CR4_SMEP ((uint64_t)1 << 20)

@@ -14,7 +14,7 @@ MM_BEGIN_DECLS
  *   "null + 0x18", "not canonical", "kernel text + 0x12",
  *   "heap block 0x... of 64 bytes, byte 12", "free heap block 0x... of 64 bytes, byte 12",
  *   "heap guard, 1 byte below the heap", "kernel stack 3, 16 bytes below its top",
- *   "guard page below kernel stack 3 (stack overflow)",
+ *   "guard page below kernel stack 3 (stack overflow)", "window of device registers + 0x1000",
  *   "HHDM of frame 0x1000, byte 8 (usable, free)"; never empty.
  *   Locking:    none.
  *   Context:    any, also before and during mm_init(); nothing at the address is touched. */

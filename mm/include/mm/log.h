@@ -40,7 +40,7 @@ void mm_log_write(enum mm_log_level level, const char *format, ...) MM_PRINTF(2,
 MM_COLD void mm_bug(const char *format, ...) MM_PRINTF(1, 2);
 
 /* Gives up: one `[MM] ERROR:` line, then mm_port_halt(). */
-MM_COLD _Noreturn void mm_fatal(const char *format, ...) MM_PRINTF(1, 2);
+MM_COLD MM_NORETURN void mm_fatal(const char *format, ...) MM_PRINTF(1, 2);
 
 /* An invariant of mm itself, checked in debug builds. */
 #if MM_DEBUG

@@ -106,7 +106,8 @@ struct paging_root {
 };
 paddr_t paging_tables_obstacle(void *context, paddr_t base, paddr_t end);
 
-/* Calls visit(context, table) for each table frame of the hierarchy at `root`, the root too. */
+/* Calls visit(context, table) for each table frame of the hierarchy at `root`, the root too, before the
+ * entries of that table are read. */
 void paging_for_each_table(struct paging_root root, void (*visit)(void *context, paddr_t table),
                            void *context);
 

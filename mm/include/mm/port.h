@@ -43,7 +43,7 @@ void mm_port_log(enum mm_log_level level, const char *line);
 void mm_port_bug(const char *line);
 
 /* Ends the system after a failure that mm cannot live with; its `[MM] ERROR:` line was logged. */
-_Noreturn void mm_port_halt(const char *line);
+MM_NORETURN void mm_port_halt(const char *line);
 
 /* Nanoseconds since any fixed moment, never going back; 0 always if the kernel has no clock. */
 uint64_t mm_port_time_ns(void);

@@ -23,6 +23,7 @@
 #define MM_MUST_USE            __attribute__((warn_unused_result))
 #define MM_PRINTF(text, first) __attribute__((format(printf, text, first)))
 #define MM_COLD                __attribute__((cold, noinline))
+#define MM_NORETURN            __attribute__((noreturn))
 
 typedef uint64_t paddr_t; /* physical address, bytes */
 typedef uint64_t vaddr_t; /* virtual address, bytes */
