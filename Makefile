@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: MIT
 #
-# Builds the kernel, the loader and the memory manager as two archives; `make help` lists the targets.
+# Builds the kernel, the loader and the memory manager; `make help` lists the targets.
 #
-#   mm/*.c + mm/port/x86_64.c   --kernel flags-->  libmello-mm.a         --+ arch/ kernel/ -->  kernel.elf
-#   mm/*.c + mm/port/hosted.c   --host flags---->  libmello-mm-hosted.a
-#   loader/*                    --loader flags-->  loader.elf
+#   mm/*.c mm/port/x86_64*.c  --kernel flags-->  libmello-mm.a  --with arch/ kernel/-->  kernel.elf
+#   mm/*.c mm/port/hosted*.c  --host flags---->  libmello-mm-hosted.a
+#   loader/*                  --loader flags-->  loader.elf
 #
-# Invariants: sources are found by wildcard, so a new file needs no line here; everything written lies
-# under $(BUILD); an object is rebuilt when its compiler or flags change, a product also when the list
-# of its parts changes ($(OBJ)/*.stamp hold what the last build used).
+# Invariants: sources are found by wildcard, so a new file needs no line here; what is written lies
+# under $(BUILD); an object is rebuilt when its compiler or flags change, a product also when the
+# list of its parts changes ($(OBJ)/*.stamp hold what the last build used).
 
 BUILD  ?= build
 DEBUG  ?= 1
@@ -24,6 +24,7 @@ endif
 ifeq ($(origin AR),default)
 AR := ar
 endif
+NM ?= nm
 CLANG_FORMAT ?= clang-format
 
 OBJ := $(BUILD)/obj
@@ -41,8 +42,9 @@ KERNEL_SRCS := $(sort $(wildcard arch/x86_64/*.c arch/x86_64/*.S kernel/*.c kern
 LOADER_SRCS := $(sort $(wildcard loader/*.c loader/*.S))
 MM_PORT     := $(sort $(wildcard mm/port/x86_64*.c))
 HOSTED_PORT := $(sort $(wildcard mm/port/hosted*.c))
-FORMAT_SRCS := $(sort $(foreach d,mm mm/port mm/include/mm arch/x86_64 kernel loader \
-                 tests/host tests/boot tests/boot/broken,$(wildcard $(d)/*.c $(d)/*.h $(d)/*.cc)))
+FORMAT_DIRS := mm mm/port mm/include/mm arch/x86_64 kernel kernel/* loader tools tests/host \
+               tests/boot tests/boot/broken
+FORMAT_SRCS := $(sort $(wildcard $(foreach d,$(FORMAT_DIRS),$(d)/*.[ch] $(d)/*.cc)))
 
 ifneq ($(BREAK),)
 BREAK_SRC := tests/boot/broken/$(BREAK).c
@@ -60,8 +62,8 @@ endif
 WARN := -Wall -Wextra -Wconversion $(WERROR) -Wshadow -Wstrict-prototypes -Wmissing-prototypes
 
 # General registers only: the kernel neither saves nor enables the vector state.
-FREESTANDING := -std=gnu11 -O2 -g -ffreestanding -fno-stack-protector -fcf-protection=none -fno-pic \
-                -fno-pie -mno-red-zone -mgeneral-regs-only -fno-omit-frame-pointer \
+FREESTANDING := -std=gnu11 -O2 -g -ffreestanding -fno-stack-protector -fcf-protection=none \
+                -fno-pic -fno-pie -mno-red-zone -mgeneral-regs-only -fno-omit-frame-pointer \
                 -fno-asynchronous-unwind-tables -ffunction-sections -fdata-sections
 
 CPPFLAGS_ALL  := -Imm/include -I. -DMM_DEBUG=$(DEBUG)
@@ -110,7 +112,8 @@ CC_VERSION = $(shell $(CC) --version 2>&1 | head -n 1 | tr -d "'")
 $(OBJ)/kernel.stamp: FORCE ; $(call stamp,$(CC) $(CC_VERSION) $(KERNEL_CFLAGS) $(CPPFLAGS_ALL))
 $(OBJ)/loader.stamp: FORCE ; $(call stamp,$(CC) $(CC_VERSION) $(LOADER_CFLAGS) $(CPPFLAGS_ALL))
 $(OBJ)/hosted.stamp: FORCE ; $(call stamp,$(CC) $(CC_VERSION) $(HOSTED_CFLAGS) $(CPPFLAGS_ALL))
-$(OBJ)/kernel-parts.stamp: FORCE ; $(call stamp,$(KERNEL_LINK) $(KERNEL_OBJS) $(MM_OBJS) $(PORT_OBJS))
+$(OBJ)/lib-parts.stamp: FORCE ; $(call stamp,$(MM_OBJS) $(PORT_OBJS))
+$(OBJ)/kernel-parts.stamp: FORCE ; $(call stamp,$(KERNEL_LINK) $(KERNEL_OBJS))
 $(OBJ)/loader-parts.stamp: FORCE ; $(call stamp,$(LINK) $(LOADER_OBJS))
 $(OBJ)/hosted-parts.stamp: FORCE ; $(call stamp,$(HOSTED_OBJS))
 
@@ -141,15 +144,37 @@ $(OBJ)/hosted/%.c.o: %.c $(OBJ)/hosted.stamp
 
 # ---- Products ------------------------------------------------------------------------------------
 
-$(BUILD)/kernel.elf: $(KERNEL_OBJS) $(BUILD)/libmello-mm.a kernel/kernel.ld $(OBJ)/kernel-parts.stamp
+# The kernel is linked twice: the symbols of the first pass, made with an empty table, are the second
+# one's table (kernel/symbols.c). That this has moved nothing is checked: the same table comes again.
+KERNEL_PARTS := $(KERNEL_OBJS) $(BUILD)/libmello-mm.a kernel/kernel.ld $(OBJ)/kernel-parts.stamp
+kernel_link   = $(CC) $(KERNEL_LINK) -T kernel/kernel.ld -o $@ $(filter %.o %.a,$^)
+
+$(OBJ)/symbols/none.S: tools/symbols.awk
+	@mkdir -p $(@D)
+	$(Q)awk -f tools/symbols.awk </dev/null >$@
+
+$(OBJ)/symbols/kernel.S: $(OBJ)/symbols/none.elf tools/symbols.awk
+	$(call say,AS,$@)
+	$(Q)$(NM) -n -S $< >$@.nm && awk -f tools/symbols.awk $@.nm >$@
+
+$(OBJ)/symbols/%.o: $(OBJ)/symbols/%.S $(OBJ)/kernel.stamp
+	$(Q)$(CC) $(KERNEL_CFLAGS) -c -o $@ $<
+
+$(OBJ)/symbols/none.elf: $(OBJ)/symbols/none.o $(KERNEL_PARTS)
 	$(call say,LD,$@)
-	$(Q)$(CC) $(KERNEL_LINK) -T kernel/kernel.ld -o $@ $(KERNEL_OBJS) $(BUILD)/libmello-mm.a
+	$(Q)$(kernel_link)
+
+$(BUILD)/kernel.elf: $(OBJ)/symbols/kernel.o $(KERNEL_PARTS)
+	$(call say,LD,$@)
+	$(Q)$(kernel_link)
+	$(Q)$(NM) -n -S $@ | awk -f tools/symbols.awk | cmp -s - $(OBJ)/symbols/kernel.S || \
+	    { echo '$@: the symbol table has moved what it describes' >&2; rm -f $@; exit 1; }
 
 $(BUILD)/loader.elf: $(LOADER_OBJS) loader/loader.ld $(OBJ)/loader-parts.stamp
 	$(call say,LD,$@)
 	$(Q)$(CC) $(LINK) -T loader/loader.ld -o $@ $(LOADER_OBJS)
 
-$(BUILD)/libmello-mm.a: $(MM_OBJS) $(PORT_OBJS) $(OBJ)/kernel-parts.stamp
+$(BUILD)/libmello-mm.a: $(MM_OBJS) $(PORT_OBJS) $(OBJ)/lib-parts.stamp
 	$(call say,AR,$@)
 	$(Q)rm -f $@ && $(AR) rcsD $@ $(MM_OBJS) $(PORT_OBJS)
 
@@ -158,7 +183,7 @@ $(BUILD)/libmello-mm-hosted.a: $(HOSTED_OBJS) $(OBJ)/hosted-parts.stamp
 	$(Q)rm -f $@ && $(AR) rcsD $@ $(HOSTED_OBJS)
 
 # The core without its port: what is undefined here is all that another kernel has to bring.
-$(BUILD)/mm-core.o: $(MM_OBJS) $(OBJ)/kernel-parts.stamp
+$(BUILD)/mm-core.o: $(MM_OBJS) $(OBJ)/lib-parts.stamp
 	$(call say,LD,$@)
 	$(Q)$(LD) -r -o $@ $(MM_OBJS)
 
@@ -170,18 +195,21 @@ include tests/host/host.mk
 # One JSON object per source file; clangd and clang-tidy read the result.
 DB_DIR   := $(subst ",\",$(subst \,\\,$(CURDIR)))
 db_entry  = {"directory": "$(DB_DIR)", "file": "$(1)", "command": "$(CC) $(2) -c $(1)"}
+DB_KERNEL := $(MM_SRCS) $(MM_PORT) $(KERNEL_SRCS)
+DB_TESTS  := $(filter tests/host/%.c,$(HOST_TEST_SRCS) $(HOST_SHARED_SRCS))
 define DB
-$(foreach f,$(MM_SRCS) $(MM_PORT) $(KERNEL_SRCS),$(call db_entry,$(f),$(KERNEL_CFLAGS) $(CPPFLAGS_ALL)),
+$(foreach f,$(DB_KERNEL),$(call db_entry,$(f),$(KERNEL_CFLAGS) $(CPPFLAGS_ALL)),
 )$(foreach f,$(LOADER_SRCS),$(call db_entry,$(f),$(LOADER_CFLAGS) $(CPPFLAGS_ALL)),
 )$(foreach f,$(HOSTED_PORT),$(call db_entry,$(f),$(HOSTED_CFLAGS) $(CPPFLAGS_ALL)),
-)$(foreach f,$(HOST_TEST_SRCS) $(filter tests/%,$(HOST_SHARED_SRCS)),$(call db_entry,$(f),$(HOST_CFLAGS)),
+)$(foreach f,$(DB_TESTS),$(call db_entry,$(f),$(HOST_CFLAGS)),
 )
 endef
 
 compile_commands.json: FORCE
 	$(call say,DB,$@)
 	$(file >$@.tmp,$(DB))
-	@{ echo '['; sed -e 's/^ *//' -e '/^$$/d' $@.tmp | sed -e '$$s/,$$//'; echo ']'; } >$@; rm -f $@.tmp
+	@{ echo '['; sed -e 's/^ *//' -e '/^$$/d' $@.tmp | sed -e '$$s/,$$//'; echo ']'; } >$@
+	@rm -f $@.tmp
 
 format:
 	$(Q)$(CLANG_FORMAT) -i $(FORMAT_SRCS)
@@ -192,13 +220,14 @@ format-check:
 # Only a folder that this Makefile has built in is removed.
 clean:
 	@if [ -e '$(BUILD)/CACHEDIR.TAG' ]; then rm -rf '$(BUILD)'; \
-	 elif [ -e '$(BUILD)' ]; then echo 'clean: $(BUILD) was not made by this Makefile; left alone' >&2; exit 1; fi
+	 elif [ -e '$(BUILD)' ]; then \
+	     echo 'clean: $(BUILD) was not made by this Makefile; left alone' >&2; exit 1; fi
 	@rm -f compile_commands.json
 
 help:
 	@echo 'make [target] [CC=gcc|clang] [BUILD=dir] [DEBUG=0|1] [BREAK=name] [V=1]'
 	@echo
-	@echo '  all                    kernel.elf loader.elf libmello-mm.a libmello-mm-hosted.a, in $$(BUILD)'
+	@echo '  all                    the next four; products are in $$(BUILD)'
 	@echo '  kernel, loader         $$(BUILD)/kernel.elf, $$(BUILD)/loader.elf'
 	@echo '  lib, lib-hosted        $$(BUILD)/libmello-mm.a, $$(BUILD)/libmello-mm-hosted.a'
 	@echo '  core                   $$(BUILD)/mm-core.o: mm/ without its port'
@@ -207,5 +236,9 @@ help:
 	@echo '  format, format-check   clang-format: apply, or fail where it would change something'
 	@echo '  clean                  removes $$(BUILD) and compile_commands.json'
 	@echo
-	@echo '  DEBUG=0 leaves out the checks of MM_ASSERT; BREAK=name links tests/boot/broken/name.c into the'
-	@echo '  kernel, which breaks one thing on purpose; WERROR= lets warnings pass; V=1 shows the commands.'
+	@echo '  DEBUG=0 leaves out the checks of MM_ASSERT; BREAK=name links tests/boot/broken/name.c'
+	@echo '  into the kernel, which breaks one thing on purpose; WERROR= lets warnings pass; V=1 shows'
+	@echo '  the commands.'
+
+# The glyphs of the loader, and the image that GRUB starts.
+-include loader/iso.mk
