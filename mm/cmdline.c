@@ -5,6 +5,8 @@
 #include <mm/cmdline.h>
 #include <mm/log.h>
 
+#define STRESS_SECONDS_MAX 86400u
+
 static size_t length_of(const char *text)
 {
     size_t bytes = 0;
@@ -94,6 +96,22 @@ static bool read_low_memory(const struct mm_cmdline_word *word, struct mm_option
     return true;
 }
 
+/* Digits only, at most a day of seconds. */
+static bool read_stress(const struct mm_cmdline_word *word, struct mm_options *options)
+{
+    uint32_t seconds = 0;
+
+    for (size_t i = 0; i < word->value_bytes; i++) {
+        if (word->value[i] < '0' || word->value[i] > '9' || seconds > STRESS_SECONDS_MAX)
+            return false;
+        seconds = seconds * 10 + (uint32_t)(word->value[i] - '0');
+    }
+    if (word->value_bytes == 0 || seconds > STRESS_SECONDS_MAX)
+        return false;
+    options->stress_seconds = seconds;
+    return true;
+}
+
 static const struct {
     const char *key;
     const char *values;
@@ -101,6 +119,7 @@ static const struct {
 } option_keys[] = {
     { "mm.log", "error, info or debug", read_log_level },
     { "mm.lowmem", "on or off", read_low_memory },
+    { "mm.stress", "a number of seconds, at most 86400", read_stress },
 };
 
 static void read_option(const struct mm_cmdline_word *word, struct mm_options *options)
@@ -113,13 +132,14 @@ static void read_option(const struct mm_cmdline_word *word, struct mm_options *o
                     option_keys[i].values, (int)word->value_bytes, word->value);
         return;
     }
-    mm_info("warning: unknown key '%.*s' on the command line: ignored (known: mm.log, mm.lowmem)",
-            (int)word->key_bytes, word->key);
+    mm_info(
+        "warning: unknown key '%.*s' on the command line: ignored (known: mm.log, mm.lowmem, mm.stress)",
+        (int)word->key_bytes, word->key);
 }
 
 struct mm_options mm_options_read(const char *line)
 {
-    struct mm_options options = { .log_level = MM_LOG_INFO, .low_memory = false };
+    struct mm_options options = { .log_level = MM_LOG_INFO };
     struct mm_cmdline_word word;
 
     while (mm_cmdline_next(&line, &word))

@@ -8,6 +8,7 @@
 #include <mm/mm.h>
 
 #define HEAP_FIRST_BYTES MM_MIB(16)
+#define LEFT_BESIDE_HEAP MM_KIB(512) /* frames for everybody else, on the smallest machine */
 #define CR3_ADDRESS      0x000ffffffffff000u
 
 static struct mm kernel_mm;
@@ -151,14 +152,18 @@ static void start_windows(struct mm *mm)
 
 /* ---- heap ---- */
 
-/* 16 MB, or a quarter of what is free on a small machine, in whole MB. */
+/* 16 MB, or a quarter of what is free on a small machine, in whole MB, at least one. */
 static uint64_t first_heap_bytes(struct mm *mm)
 {
-    uint64_t quarter = pmm_stats(&mm->pmm).free_frames * FRAME_SIZE / 4;
-    uint64_t bytes = quarter < HEAP_FIRST_BYTES ? quarter : HEAP_FIRST_BYTES;
+    uint64_t free_bytes = pmm_stats(&mm->pmm).free_frames * FRAME_SIZE;
+    uint64_t quarter = mm_round_down(free_bytes / 4, MAX_BLOCK_SIZE);
 
-    bytes = mm_round_down(bytes, MAX_BLOCK_SIZE);
-    return bytes == 0 ? MAX_BLOCK_SIZE : bytes;
+    if (free_bytes < MAX_BLOCK_SIZE + LEFT_BESIDE_HEAP)
+        mm_fatal("too little memory: %lu KB free, the heap and what it leaves take %lu KB",
+                 free_bytes >> 10, (MAX_BLOCK_SIZE + LEFT_BESIDE_HEAP) >> 10);
+    if (quarter > HEAP_FIRST_BYTES)
+        return HEAP_FIRST_BYTES;
+    return quarter == 0 ? MAX_BLOCK_SIZE : quarter;
 }
 
 /* Contiguous frames whose HHDM address is aligned to the largest block, also where the HHDM offset is

@@ -31,8 +31,9 @@ bool mm_cmdline_find(const char *line, const char *key, struct mm_cmdline_word *
 
 /* What the mm.* keys of a command line ask for. */
 struct mm_options {
-    int log_level;   /* mm.log=error|info|debug: an enum mm_log_level; default info */
-    bool low_memory; /* mm.lowmem=on: also hand out frames below 1 MiB; default off */
+    int log_level;           /* mm.log=error|info|debug: an enum mm_log_level; default info */
+    bool low_memory;         /* mm.lowmem=on: also hand out frames below 1 MiB; default off */
+    uint32_t stress_seconds; /* mm.stress=SECONDS: for the kernel's stress test; default 0, none */
 };
 
 /* Reads the mm.* keys. A key that mm does not know, or a value that the key does not take, is one
