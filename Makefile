@@ -39,11 +39,12 @@ endif
 
 MM_SRCS     := $(sort $(wildcard mm/*.c))
 KERNEL_SRCS := $(sort $(wildcard arch/x86_64/*.c arch/x86_64/*.S kernel/*.c kernel/*.S))
+include kernel/screen/screen.mk
 LOADER_SRCS := $(sort $(wildcard loader/*.c loader/*.S))
 MM_PORT     := $(sort $(wildcard mm/port/x86_64*.c))
 HOSTED_PORT := $(sort $(wildcard mm/port/hosted*.c))
-FORMAT_DIRS := mm mm/port mm/include/mm arch/x86_64 kernel kernel/* loader tools tests/host \
-               tests/boot tests/boot/broken
+FORMAT_DIRS := mm mm/port mm/include/mm arch/x86_64 kernel kernel/* loader tools \
+               tests/host tests/host/* tests/boot tests/boot/broken
 FORMAT_SRCS := $(sort $(wildcard $(foreach d,$(FORMAT_DIRS),$(d)/*.[ch] $(d)/*.cc)))
 
 ifneq ($(BREAK),)
@@ -189,6 +190,7 @@ $(BUILD)/mm-core.o: $(MM_OBJS) $(OBJ)/lib-parts.stamp
 
 -include $(ALL_OBJS:%=%.d)
 include tests/host/host.mk
+include tests/host/screen/screen_tests.mk
 
 # ---- Tools ---------------------------------------------------------------------------------------
 

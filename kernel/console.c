@@ -3,19 +3,21 @@
  *
  *   console_print, console_log -> console_write_line -> every sink of console_sinks
  *
- * A further output (a screen) is one more row of console_sinks. Invariants: a line goes out in one
+ * A further output is one more row of console_sinks. Invariants: a line goes out in one
  * piece, with its newline; colour sequences enclose the text and never the newline, so that a line
  * reads the same with them taken out. */
 #include "kernel/console.h"
 #include "arch/x86_64/serial.h"
+#include "kernel/screen/screen.h"
 
 struct console_sink {
-    bool (*init)(void);
+    bool (*init)(void); /* NULL: comes up later, on its own (main.c) */
     void (*write)(const char *bytes, size_t count);
 };
 
 static const struct console_sink console_sinks[] = {
     { serial_init, serial_write },
+    { NULL, screen_write },
 };
 
 #define CONSOLE_SINKS (sizeof(console_sinks) / sizeof(console_sinks[0]))
@@ -32,8 +34,10 @@ static bool console_colour;
 
 void console_init(void)
 {
-    for (size_t i = 0; i < CONSOLE_SINKS; i++)
-        (void)console_sinks[i].init(); /* a sink that is not there ignores what is written */
+    for (size_t i = 0; i < CONSOLE_SINKS; i++) {
+        if (console_sinks[i].init != NULL)
+            (void)console_sinks[i].init(); /* a sink that is not there ignores what is written */
+    }
 }
 
 void console_set_colour(bool on)

@@ -7,11 +7,16 @@
 #include "kernel/fault_test.h"
 #include "kernel/console.h"
 #include "kernel/image.h"
+#include "kernel/panic.h"
 #include "kernel/power.h"
+#include "kernel/walk.h"
 #include <mm/mm.h>
 
 #define FAULT_RET         0xc3u /* the instruction ret */
 #define FAULT_STACK_BYTES 256
+#define FAULT_PAGE        MM_MIB(4)           /* in the lower half, which is empty */
+#define FAULT_STRANGE     0x0123456789abcdefu /* no address */
+#define FAULT_RESERVED    ((uint64_t)1 << 51) /* beyond MAXPHYADDR, where that is below 52 */
 
 typedef void (*fault_code)(void);
 
@@ -40,12 +45,17 @@ static void fault_read(vaddr_t address)
     fault_result = *fault_hide(address);
 }
 
+static void fault_call(vaddr_t address)
+{
+    fault_code call = (fault_code)(vaddr_t)fault_hide(address);
+
+    call();
+}
+
 static void fault_execute(volatile uint8_t *code)
 {
-    fault_code call = (fault_code)(vaddr_t)fault_hide((vaddr_t)code);
-
     code[0] = FAULT_RET;
-    call();
+    fault_call((vaddr_t)code);
 }
 
 static void fault_write_text(void)
@@ -94,6 +104,19 @@ static void fault_execute_heap(void)
     kfree(code);
 }
 
+static void fault_execute_free_block(void)
+{
+    void *code = kmalloc(64);
+
+    kfree(code);
+    fault_call((vaddr_t)code + 12);
+}
+
+static void fault_execute_table(void)
+{
+    fault_call((vaddr_t)phys_to_virt(mm_kernel()->kernel_space.root));
+}
+
 static void fault_execute_hhdm(void)
 {
     paddr_t frame;
@@ -114,6 +137,51 @@ static void fault_null_write(void)
     *fault_hide(0) = 1;
 }
 
+static void fault_null_field(void)
+{
+    fault_read(0x18);
+}
+
+static void fault_null_call(void)
+{
+    fault_call(0);
+}
+
+static void fault_not_canonical(void)
+{
+    fault_read(FAULT_STRANGE);
+}
+
+/* Memory that the map knows and the HHDM leaves out: the first range that is not RAM. */
+static void fault_hhdm_hole(void)
+{
+    const struct memmap *map = &mm_kernel()->map;
+    size_t i = 0;
+
+    while (i < map->count && memmap_type_is_ram(map->ranges[i].type))
+        i++;
+    if (i < map->count)
+        fault_read(hhdm_offset() + map->ranges[i].base);
+}
+
+/* A page whose entry has a bit set that must be 0. */
+static void fault_reserved_bit(void)
+{
+    struct mm *mm = mm_kernel();
+    struct walk walk;
+    paddr_t frame;
+
+    if (pmm_alloc_frame(&mm->pmm, &frame) != MM_OK ||
+        paging_map_page(&mm->kernel_space, FAULT_PAGE, frame, PAGING_READ) != MM_OK)
+        return;
+    walk_tables(FAULT_PAGE, &walk);
+    if (walk.end != WALK_LEAF)
+        return;
+    *(volatile uint64_t *)phys_to_virt(walk.entry[walk.count - 1].at) |= FAULT_RESERVED;
+    mm_port_invlpg(FAULT_PAGE);
+    fault_read(FAULT_PAGE);
+}
+
 /* Fills the frame and uses it after the call, so that neither is optimised away. */
 static unsigned fault_descend(unsigned depth)
 {
@@ -129,6 +197,41 @@ static unsigned fault_descend(unsigned depth)
 static void fault_stack_overflow(void)
 {
     fault_result = fault_descend(0);
+}
+
+/* Runs `code` on a stack of mm, of one page. */
+static void fault_on_new_stack(fault_code code)
+{
+    vaddr_t top;
+
+    if (kvm_alloc_stack(&mm_kernel()->kvm, PAGE_SIZE, &top) != MM_OK)
+        return;
+    __asm__ volatile("movq %%rsp, %%rbx\n\t"
+                     "movq %0, %%rsp\n\t"
+                     "call *%1\n\t"
+                     "movq %%rbx, %%rsp"
+                     :
+                     : "r"(top), "r"(code)
+                     : "rax", "rbx", "rcx", "rdx", "rsi", "rdi", "r8", "r9", "r10", "r11", "memory",
+                       "cc");
+}
+
+static void fault_kernel_stack_overflow(void)
+{
+    fault_on_new_stack(fault_stack_overflow);
+}
+
+static void fault_kernel_stack_execute(void)
+{
+    fault_on_new_stack(fault_execute_stack);
+}
+
+static void fault_kernel_stack_above(void)
+{
+    vaddr_t top;
+
+    if (kvm_alloc_stack(&mm_kernel()->kvm, PAGE_SIZE, &top) == MM_OK)
+        fault_read(top);
 }
 
 /* The guard page next to the heap, found from inside by what mm says about its addresses. */
@@ -162,6 +265,7 @@ static void fault_double_free(void)
 
     kfree(block);
     kfree((void *)(vaddr_t)fault_hide((vaddr_t)block));
+    __asm__ volatile(""); /* no tail call: the report names this function */
 }
 
 /* In assembly: in C a division by zero is undefined, and compilers may answer without dividing. */
@@ -183,6 +287,40 @@ static void fault_breakpoint(void)
     __asm__ volatile("int3");
 }
 
+/* INT goes through the same gates, and so onto the same stacks, as what it stands in for. */
+static void fault_nmi(void)
+{
+    __asm__ volatile("int $2");
+}
+
+static void fault_machine_check(void)
+{
+    __asm__ volatile("int $18");
+}
+
+static void fault_unexpected(void)
+{
+    __asm__ volatile("int $100");
+}
+
+/* RBP as a broken kernel may leave it: aligned, canonical, and on no stack. */
+static void fault_frame_pointer(void)
+{
+    __asm__ volatile("movq %0, %%rbp\n\tud2" : : "r"(hhdm_offset() + MM_MIB(1)) : "memory");
+}
+
+/* The report looks into the memory map: with a map that leads nowhere it fails itself. */
+static void fault_in_report(void)
+{
+    mm_kernel()->map.ranges = (struct mm_range *)(vaddr_t)fault_hide(FAULT_PAGE);
+    fault_read(hhdm_offset() + mm_kernel()->map.end);
+}
+
+static void fault_panic(void)
+{
+    panic("mello.fault=panic was asked for");
+}
+
 static const struct {
     const char *name;
     void (*trigger)(void);
@@ -194,23 +332,39 @@ static const struct {
     { "execute-data", fault_execute_data },
     { "execute-heap", fault_execute_heap },
     { "execute-stack", fault_execute_stack },
+    { "execute-free-block", fault_execute_free_block },
     { "execute-hhdm", fault_execute_hhdm },
+    { "execute-table", fault_execute_table },
     { "null", fault_null },
     { "null-write", fault_null_write },
+    { "null-field", fault_null_field },
+    { "null-call", fault_null_call },
+    { "not-canonical", fault_not_canonical },
+    { "hhdm-hole", fault_hhdm_hole },
+    { "reserved-bit", fault_reserved_bit },
     { "stack-overflow", fault_stack_overflow },
+    { "kernel-stack-overflow", fault_kernel_stack_overflow },
+    { "kernel-stack-execute", fault_kernel_stack_execute },
+    { "kernel-stack-above", fault_kernel_stack_above },
     { "heap-guard-below", fault_heap_guard_below },
     { "heap-guard-above", fault_heap_guard_above },
     { "double-free", fault_double_free },
     { "divide", fault_divide },
     { "ud", fault_invalid_opcode },
     { "breakpoint", fault_breakpoint },
+    { "nmi", fault_nmi },
+    { "machine-check", fault_machine_check },
+    { "unexpected", fault_unexpected },
+    { "frame-pointer", fault_frame_pointer },
+    { "in-report", fault_in_report },
+    { "panic", fault_panic },
 };
 
 #define FAULTS (sizeof(fault_table) / sizeof(fault_table[0]))
 
 static _Noreturn void fault_test_reject(const struct mm_cmdline_word *word)
 {
-    char names[CONSOLE_LINE_MAX / 2];
+    char names[CONSOLE_LINE_MAX - 64];
     size_t used = 0;
 
     names[0] = '\0';

@@ -33,6 +33,7 @@ static volatile struct {
     struct limine_stack_size_request stack_size;
     struct limine_paging_mode_request paging_mode;
     struct limine_entry_point_request entry_point;
+    struct limine_mp_request mp;
     uint64_t end_marker[2];
 } limine_requests __attribute__((used, aligned(8), section(".limine_requests"))) = {
     .start_marker = LIMINE_START_MARKER,
@@ -53,6 +54,7 @@ static volatile struct {
                      .max_mode = 1,
                      .min_mode = 0 },
     .entry_point = { .head = { .id = LIMINE_ENTRY_POINT }, .entry = _start },
+    .mp = { .head = { .id = LIMINE_MP }, .flags = LIMINE_MP_X2APIC },
     .end_marker = LIMINE_END_MARKER,
 };
 
@@ -310,21 +312,36 @@ static void limine_keep_stack(struct boot_info *boot, vaddr_t loader_stack)
         limine_keep(boot, base, top - base, BOOT_LOADER_RECLAIMABLE);
 }
 
+static uint64_t limine_framebuffer_count(void)
+{
+    const struct limine_framebuffers *response = limine_requests.framebuffer.response;
+
+    return response != NULL && response->framebuffers != NULL ? response->count : 0;
+}
+
+/* The framebuffer's physical range.
+ *   Returns:  false if it cannot be true. */
+static bool limine_framebuffer_range(const struct limine_framebuffer *screen, paddr_t *base,
+                                     uint64_t *bytes)
+{
+    *base = limine_to_phys(screen->address);
+    return *base < PHYSICAL_END &&
+           !__builtin_mul_overflow(screen->pitch, screen->height, bytes) && *bytes != 0 &&
+           *bytes <= PHYSICAL_END - *base;
+}
+
 static void limine_keep_framebuffers(struct boot_info *boot)
 {
     const struct limine_framebuffers *response = limine_requests.framebuffer.response;
-    uint64_t count = response != NULL && response->framebuffers != NULL ? response->count : 0;
 
-    for (uint64_t i = 0; i < count; i++) {
+    for (uint64_t i = 0; i < limine_framebuffer_count(); i++) {
         const struct limine_framebuffer *screen = response->framebuffers[i];
         paddr_t base;
         uint64_t bytes;
 
         if (screen == NULL)
             continue;
-        base = limine_to_phys(screen->address);
-        if (base >= PHYSICAL_END || __builtin_mul_overflow(screen->pitch, screen->height, &bytes) ||
-            bytes == 0 || bytes > PHYSICAL_END - base) {
+        if (!limine_framebuffer_range(screen, &base, &bytes)) {
             console_print(
                 "WARNING: framebuffer %llu of the boot loader is ignored: %llu rows of %llu "
                 "bytes at 0x%llx",
@@ -338,6 +355,37 @@ static void limine_keep_framebuffers(struct boot_info *boot)
             boot->framebuffer_bytes = bytes;
         }
     }
+}
+
+/* The one that boot_info.framebuffer_base names. Without an HHDM nobody knows where it is mapped. */
+struct boot_framebuffer limine_framebuffer(void)
+{
+    const struct limine_framebuffers *response = limine_requests.framebuffer.response;
+    const struct limine_hhdm *hhdm = limine_requests.hhdm.response;
+    struct boot_framebuffer result = { .base = NULL };
+
+    for (uint64_t i = 0; hhdm != NULL && i < limine_framebuffer_count(); i++) {
+        const struct limine_framebuffer *screen = response->framebuffers[i];
+        paddr_t base;
+        uint64_t bytes;
+
+        if (screen == NULL || !limine_framebuffer_range(screen, &base, &bytes))
+            continue;
+        result.base = (void *)(hhdm->offset + base);
+        result.width = screen->width;
+        result.height = screen->height;
+        result.pitch = screen->pitch;
+        result.bits_per_pixel = screen->bits_per_pixel;
+        result.is_rgb = screen->model == LIMINE_FRAMEBUFFER_RGB;
+        result.red_bits = screen->red_bits;
+        result.red_shift = screen->red_shift;
+        result.green_bits = screen->green_bits;
+        result.green_shift = screen->green_shift;
+        result.blue_bits = screen->blue_bits;
+        result.blue_shift = screen->blue_shift;
+        break;
+    }
+    return result;
 }
 
 const struct boot_info *limine_boot_info(vaddr_t loader_stack)
@@ -356,4 +404,49 @@ const struct boot_info *limine_boot_info(vaddr_t loader_stack)
     limine_keep_stack(boot, loader_stack);
     limine_keep_framebuffers(boot);
     return boot;
+}
+
+/* ---- CPUs ---- */
+
+static void (*limine_cpu_enter)(void *argument);
+
+/* The response and all rows are checked once; without a good one there is one CPU. */
+uint64_t limine_cpu_count(void)
+{
+    const struct limine_mp *mp = limine_requests.mp.head.response;
+
+    if (mp == NULL || mp->cpus == NULL)
+        return 0;
+    for (uint64_t i = 0; i < mp->count; i++) {
+        if (mp->cpus[i] != NULL)
+            continue;
+        console_print("WARNING: row %llu of the boot loader's %llu CPUs has no address",
+                      (unsigned long long)i, (unsigned long long)mp->count);
+        return i;
+    }
+    return mp->count;
+}
+
+uint32_t limine_cpu_lapic_id(uint64_t index)
+{
+    const struct limine_mp *mp = limine_requests.mp.head.response;
+
+    return mp->cpus[index]->lapic_id;
+}
+
+/* A CPU's first step in the kernel, on the loader's stack and page tables. */
+static void limine_enter_cpu(struct limine_cpu *cpu)
+{
+    limine_cpu_enter((void *)cpu->extra);
+}
+
+/* The CPU jumps as soon as it sees `enter`: everything else is written before. */
+void limine_release_cpu(uint64_t index, void (*enter)(void *argument), void *argument)
+{
+    const struct limine_mp *mp = limine_requests.mp.head.response;
+    struct limine_cpu *cpu = mp->cpus[index];
+
+    limine_cpu_enter = enter;
+    cpu->extra = (uint64_t)argument;
+    __atomic_store_n(&cpu->enter, limine_enter_cpu, __ATOMIC_RELEASE);
 }

@@ -28,6 +28,7 @@
 #define LIMINE_EXECUTABLE_FILE    LIMINE_ID(0xad97e90e83f1ed67, 0x31eb5d1c5ff23b69)
 #define LIMINE_RSDP               LIMINE_ID(0xc5e77b6b397e7b43, 0x27637845accdcf3c)
 #define LIMINE_EXECUTABLE_ADDRESS LIMINE_ID(0x71ba76863cc55f63, 0xb2644a48c516a487)
+#define LIMINE_MP                 LIMINE_ID(0x95a67b819a1b857e, 0xa0b61b723b6a73e0)
 
 /* The loader looks for requests between these two. */
 #define LIMINE_START_MARKER                                                                        \
@@ -69,6 +70,33 @@ struct limine_entry_point_request {
     const void *entry;
 };
 
+#define LIMINE_MP_X2APIC 0x1u /* in the request: wanted; in the response: in use */
+
+struct limine_mp_request {
+    struct limine_request head;
+    uint64_t flags;
+};
+
+/* One for each CPU. A CPU waits until `enter` is not NULL, then jumps there with its own struct in
+ * RDI, on a fresh stack of the loader. */
+struct limine_cpu {
+    uint32_t acpi_uid;
+    uint32_t lapic_id;
+    uint64_t reserved; /* the loader's: not to be written */
+    void (*enter)(struct limine_cpu *cpu);
+    uint64_t extra; /* the kernel's */
+};
+_Static_assert(sizeof(struct limine_cpu) == 32, "Limine protocol");
+
+struct limine_mp {
+    uint64_t revision;
+    uint32_t flags;
+    uint32_t boot_lapic_id;
+    uint64_t count;
+    struct limine_cpu **cpus;
+};
+_Static_assert(offsetof(struct limine_mp, cpus) == 24, "Limine protocol");
+
 struct limine_bootloader_info {
     uint64_t revision;
     const char *name;
@@ -96,6 +124,8 @@ struct limine_hhdm {
     uint64_t revision;
     uint64_t offset;
 };
+
+#define LIMINE_FRAMEBUFFER_RGB 1 /* the only memory model that the protocol knows */
 
 struct limine_framebuffer {
     uint64_t address; /* hhdm offset + physical */

@@ -1,16 +1,21 @@
 /* SPDX-License-Identifier: MIT */
 /* The story of a boot, in order; what each step does is told where it is done.
  *
- *   console -> descriptor tables -> command line -> boot loader's facts -> clock -> memory -> hello
+ *   console -> descriptor tables -> command line -> boot loader's facts -> clock -> memory
+ *   -> the other CPUs, timers, interrupts -> hello
  *
- * Owns nothing. Invariant: runs once, on the boot CPU, with interrupts off, on the boot stack. */
+ * Owns nothing. Invariant: runs once, on the boot CPU, on the boot stack; interrupts are off until
+ * smp_start() has switched them on. */
+#include "arch/x86_64/percpu.h"
 #include "arch/x86_64/tsc.h"
 #include "kernel/boot.h"
 #include "kernel/console.h"
 #include "kernel/fault_test.h"
+#include "kernel/screen/screen.h"
 #include "kernel/options.h"
 #include "kernel/place.h"
 #include "kernel/power.h"
+#include "kernel/smp.h"
 #include "kernel/trap.h"
 #include <mm/mm.h>
 
@@ -24,6 +29,18 @@
 #endif
 
 _Noreturn void kmain(vaddr_t loader_stack);
+
+/* A machine without a screen is none the worse. */
+static void main_start_screen(void)
+{
+    struct boot_framebuffer framebuffer = limine_framebuffer();
+    const char *problem = screen_init(&framebuffer);
+
+    if (problem != NULL)
+        console_print("WARNING: the screen stays dark: %s (%llu x %llu, %u bits)", problem,
+                      (unsigned long long)framebuffer.width,
+                      (unsigned long long)framebuffer.height, framebuffer.bits_per_pixel);
+}
 
 static struct kernel_options main_read_options(void)
 {
@@ -51,8 +68,10 @@ _Noreturn void kmain(vaddr_t loader_stack)
     struct kernel_options options;
     const struct boot_info *boot;
 
-    console_init(); /* what goes wrong from here on is seen */
-    trap_init();    /* and exceptions are reported */
+    percpu_load(&percpu_table[0]); /* GS, on which locks, reports and mm rely */
+    console_init();                /* what goes wrong from here on is seen */
+    main_start_screen();
+    trap_init();                   /* and exceptions are reported */
     console_print("MelloOS " MM_VERSION " (" MAIN_COMPILER ")");
     options = main_read_options();
     main_greet(limine_loader());
@@ -61,7 +80,9 @@ _Noreturn void kmain(vaddr_t loader_stack)
     tsc_init();
     if (!init_memory(boot)) /* frames, page tables, heap, self-tests */
         power_end(POWER_TEST_FAILED);
+    smp_start(options.smp);
     console_print("Hello from MelloOS ✨");
+    screen_show_summary(mm_kernel(), mm_kernel()->tests);
     if (options.has_fault)
         fault_test_run(&options.fault, boot);
     power_end(POWER_SUCCESS);

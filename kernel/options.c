@@ -26,6 +26,22 @@ static void options_warn_value(const struct mm_cmdline_word *word, const char *v
                   word->key, (int)word->value_bytes, word->value, values);
 }
 
+/* A place in the boot loader's list of CPUs: 0 to 999. */
+static bool options_read_place(const struct mm_cmdline_word *word, uint64_t *out)
+{
+    uint64_t place = 0;
+
+    if (word->value_bytes == 0 || word->value_bytes > 3)
+        return false;
+    for (size_t i = 0; i < word->value_bytes; i++) {
+        if (word->value[i] < '0' || word->value[i] > '9')
+            return false;
+        place = place * 10 + (uint64_t)(word->value[i] - '0');
+    }
+    *out = place;
+    return true;
+}
+
 static void options_apply(struct kernel_options *options, const struct mm_cmdline_word *word)
 {
     if (mm_cmdline_key_is(word, "mello.exit")) {
@@ -41,9 +57,14 @@ static void options_apply(struct kernel_options *options, const struct mm_cmdlin
     } else if (mm_cmdline_key_is(word, "mello.fault")) {
         options->has_fault = true;
         options->fault = *word;
+    } else if (mm_cmdline_key_is(word, "mello.lost")) {
+        if (options_read_place(word, &options->smp.lost))
+            options->smp.has_lost = true;
+        else
+            options_warn_value(word, "the place of a CPU in the boot loader's list");
     } else {
         console_print("WARNING: command line: unknown key %.*s (known: mello.exit, mello.color, "
-                      "mello.fault)",
+                      "mello.fault, mello.lost)",
                       (int)word->key_bytes, word->key);
     }
 }

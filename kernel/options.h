@@ -3,6 +3,7 @@
 #ifndef KERNEL_OPTIONS_H
 #define KERNEL_OPTIONS_H
 
+#include "kernel/smp.h"
 #include <mm/cmdline.h>
 
 struct kernel_options {
@@ -10,6 +11,7 @@ struct kernel_options {
     bool colour;                  /* mello.color=0|1: colours on the serial line */
     bool has_fault;               /* mello.fault=<name>: a deliberate machine fault at the end */
     struct mm_cmdline_word fault; /* its word; the value points into the line */
+    struct smp_options smp;       /* mello.lost=N: the CPU at that place comes too late */
 };
 
 /* Reads the mello.* keys. A key that is not known, or a value that the key does not take, is one

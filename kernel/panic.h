@@ -10,9 +10,11 @@
  * line ends at once. */
 void panic_begin(const char *what, vaddr_t where);
 
-/* Prints who called whom, from the innermost on, along the frame pointers; ends at the first one
- * that does not lie on a known stack or that leads elsewhere than into the kernel's code. */
-void panic_print_callers(uint64_t frame_pointer);
+/* Prints who called whom, from the innermost on, along the frame pointers, with function names; says
+ * so if the chain ends elsewhere than at its bottom: at a frame pointer that does not lie on a known
+ * stack, or beside a return address that does not lie in the kernel's code. `return_address` is
+ * that of a caller before the first frame, 0 if there is none. */
+void panic_print_callers(vaddr_t return_address, uint64_t frame_pointer);
 
 /* Prints `PANIC: <text>` and the callers, and ends with POWER_PANIC.
  *   Context:  any. */

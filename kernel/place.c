@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: MIT */
-/* Owns the map of the kernel's addresses as a reader of a failure report wants it.
+/* Owns the map of the kernel image as a reader of a failure report wants it.
  *
- *   image: place_table, from the linker's symbols | direct map: the image part behind it
- *   windows of mm (heap, stacks, their guards): kvm_place_of()
+ *   stacks and their guards: place_table | text, rodata, data: place_sections, with the symbol
+ *   everything else, and the image seen through the HHDM: mm_explain()
  *
- * Invariants: works at any time, before mm is up too, where windows and direct map are still
- * empty; rows of place_table are disjoint but for the last ones, which are wider. */
+ * Invariants: works at any time, before mm is up too; rows of both tables are disjoint, and those
+ * of place_table, which are narrower, come first. */
 #include "kernel/place.h"
 #include "kernel/image.h"
-#include <mm/mm.h>
+#include "kernel/symbols.h"
+#include <mm/explain.h>
 
 enum place_kind {
     PLACE_MEMORY,
@@ -36,9 +37,20 @@ static const struct place place_table[] = {
     { __machine_check_stack_begin, __machine_check_stack_end, PLACE_STACK,
       "the machine check stack" },
     { __guard_4, __data_end, PLACE_MEMORY, "guard page above the machine check stack" },
-    { __text_begin, __text_end, PLACE_MEMORY, "kernel text" },
-    { __rodata_begin, __rodata_end, PLACE_MEMORY, "kernel rodata" },
-    { __data_begin, __data_end, PLACE_MEMORY, "kernel data" },
+};
+
+/* What one kind of contents is called. */
+struct place_section {
+    const char *begin;
+    const char *end;
+    const char *name;
+    const char *what; /* of a symbol in it */
+};
+
+static const struct place_section place_sections[] = {
+    { __text_begin, __text_end, "text", "function " },
+    { __rodata_begin, __rodata_end, "rodata", "" },
+    { __data_begin, __data_end, "data", "" },
 };
 
 static paddr_t place_image; /* of __kernel_begin */
@@ -53,66 +65,81 @@ static const struct place *place_find(vaddr_t address)
     return NULL;
 }
 
-static enum kvm_place place_in_windows(vaddr_t address)
-{
-    struct mm *mm = mm_kernel();
-
-    return mm->kvm.space == NULL ? KVM_NOWHERE : kvm_place_of(&mm->kvm, address);
-}
-
-static const char *place_window_name(enum kvm_place place)
-{
-    switch (place) {
-    case KVM_HEAP:
-        return "the heap";
-    case KVM_HEAP_GUARD:
-        return "guard page of the heap";
-    case KVM_STACK:
-        return "a kernel stack";
-    case KVM_STACK_GUARD:
-        return "stack overflow: guard page of a kernel stack";
-    case KVM_NOWHERE:
-        break;
-    }
-    return NULL;
-}
-
 void place_set_image(paddr_t image)
 {
     place_image = image;
     place_image_known = true;
 }
 
-/* The kernel image once more, where the direct map shows it. */
-static const struct place *place_find_alias(paddr_t address)
+static const struct place_section *place_find_section(vaddr_t address)
 {
-    if (!place_image_known || address < place_image)
-        return NULL;
-    return place_find((vaddr_t)__kernel_begin + (address - place_image));
+    for (size_t i = 0; i < sizeof(place_sections) / sizeof(place_sections[0]); i++) {
+        if (address >= (vaddr_t)place_sections[i].begin && address < (vaddr_t)place_sections[i].end)
+            return &place_sections[i];
+    }
+    return NULL;
+}
+
+static void place_describe_row(const struct place *place, vaddr_t address, char *text)
+{
+    if (place->kind == PLACE_STACK)
+        (void)mm_format(text, PLACE_TEXT_MAX, "%s, %llu bytes below its top", place->name,
+                        (unsigned long long)((vaddr_t)place->end - address));
+    else
+        (void)mm_format(text, PLACE_TEXT_MAX, "%s%s", place->name,
+                        place->kind == PLACE_GUARD ? " (stack overflow)" : "");
+}
+
+/* "text of function kmain + 0x12", or "kernel text + 0x4000" where no symbol is.
+ *   Returns:  false, and nothing written, if the address is not in the image. */
+static bool place_describe_image(vaddr_t address, char *text)
+{
+    const struct place *place = place_find(address);
+    const struct place_section *section = place_find_section(address);
+    struct symbol symbol;
+
+    if (place != NULL)
+        place_describe_row(place, address, text);
+    else if (section != NULL && symbols_find(address, &symbol))
+        (void)mm_format(text, PLACE_TEXT_MAX, "%s of %s%s + 0x%llx", section->name, section->what,
+                        symbol.name, (unsigned long long)(address - symbol.begin));
+    else if (section != NULL)
+        (void)mm_format(text, PLACE_TEXT_MAX, "kernel %s + 0x%llx", section->name,
+                        (unsigned long long)(address - (vaddr_t)section->begin));
+    return place != NULL || section != NULL;
+}
+
+/* The kernel image once more, where the HHDM shows it. */
+static bool place_describe_alias(vaddr_t address, char *text)
+{
+    uint64_t offset = hhdm_offset();
+    uint64_t image_bytes = (uint64_t)(__kernel_end - __kernel_begin);
+    char image[PLACE_TEXT_MAX];
+
+    if (!place_image_known || offset == 0 || address - offset < place_image ||
+        address - offset - place_image >= image_bytes ||
+        !place_describe_image((vaddr_t)__kernel_begin + (address - offset - place_image), image))
+        return false;
+    (void)mm_format(text, PLACE_TEXT_MAX, "HHDM of frame 0x%llx: %s",
+                    (unsigned long long)mm_round_down(address - offset, FRAME_SIZE), image);
+    return true;
 }
 
 void place_describe(vaddr_t address, char *text)
 {
-    const struct place *place = place_find(address);
-    const char *window = place_window_name(place_in_windows(address));
-    uint64_t offset = hhdm_offset();
+    if (!place_describe_image(address, text) && !place_describe_alias(address, text))
+        mm_explain(mm_kernel(), address, text, PLACE_TEXT_MAX);
+}
 
-    if (place != NULL) {
-        (void)mm_format(text, PLACE_TEXT_MAX, "%s%s",
-                        place->kind == PLACE_GUARD ? "stack overflow: " : "", place->name);
-    } else if (window != NULL) {
-        (void)mm_format(text, PLACE_TEXT_MAX, "%s", window);
-    } else if (offset != 0 && address >= offset && address - offset < hhdm_end()) {
-        place = place_find_alias(address - offset);
-        (void)mm_format(text, PLACE_TEXT_MAX, "direct map of physical 0x%llx%s%s",
-                        (unsigned long long)(address - offset), place == NULL ? "" : ", ",
-                        place == NULL ? "" : place->name);
-    } else if (address < PAGE_SIZE) {
-        (void)mm_format(text, PLACE_TEXT_MAX, "the null page");
-    } else {
-        (void)mm_format(text, PLACE_TEXT_MAX, "%s half, nothing is there",
-                        address >> 63 == 0 ? "lower" : "higher");
-    }
+void place_describe_return(vaddr_t address, char *text)
+{
+    struct symbol symbol;
+
+    if (symbols_find(address - 1, &symbol))
+        (void)mm_format(text, PLACE_TEXT_MAX, "%s + 0x%llx", symbol.name,
+                        (unsigned long long)(address - symbol.begin));
+    else
+        place_describe(address, text);
 }
 
 bool place_is_stack_overflow(vaddr_t address)
@@ -121,7 +148,16 @@ bool place_is_stack_overflow(vaddr_t address)
 
     if (place != NULL)
         return place->kind == PLACE_GUARD;
-    return place_in_windows(address) == KVM_STACK_GUARD;
+    return mm_is_stack_overflow(mm_kernel(), address);
+}
+
+/* Between two stacks of mm lie guard pages, so a few bytes whose ends are on stacks are on one. */
+static bool place_is_on_window_stack(vaddr_t first, vaddr_t last)
+{
+    const struct kvm *kvm = &mm_kernel()->kvm;
+
+    return kvm->space != NULL && kvm_place_of(kvm, first) == KVM_STACK &&
+           kvm_place_of(kvm, last) == KVM_STACK;
 }
 
 bool place_is_on_stack(vaddr_t address, uint64_t bytes)
@@ -133,7 +169,7 @@ bool place_is_on_stack(vaddr_t address, uint64_t bytes)
         return false;
     if (place != NULL)
         return place->kind == PLACE_STACK && place == place_find(last);
-    return place_in_windows(address) == KVM_STACK && place_in_windows(last) == KVM_STACK;
+    return place_is_on_window_stack(address, last);
 }
 
 bool place_is_text(vaddr_t address)

@@ -5,17 +5,22 @@
 
 #include <mm/types.h>
 
-#define PLACE_TEXT_MAX 128
+#define PLACE_TEXT_MAX 192
 
-/* Where the kernel image lies in physical memory, so that it is known in the direct map too. */
+/* Where the kernel image lies in physical memory, so that it is known in the HHDM too. */
 void place_set_image(paddr_t image);
 
-/* Writes what the address is into text[PLACE_TEXT_MAX], such as "kernel text" or "the heap"; never
- * empty. Reads no page table, takes no lock and touches nothing at the address.
+/* Writes what the address is into text[PLACE_TEXT_MAX], such as "text of function kmain + 0x12",
+ * "guard page below the boot stack (stack overflow)", or what mm_explain() says; never empty. Reads
+ * no page table, takes no lock and touches nothing at the address.
  *   Context:  any. */
 void place_describe(vaddr_t address, char *text);
 
-/* True if the address lies in a guard page that a stack reaches when it overflows. */
+/* Writes the function that a return address leads back into: "kmain + 0x12". A call that does not
+ * return may be the last instruction of its function, so the byte before the address counts. */
+void place_describe_return(vaddr_t address, char *text);
+
+/* True if the address lies where a stack that overflows arrives. */
 bool place_is_stack_overflow(vaddr_t address);
 
 /* True if [address, address + bytes) lies inside one kernel stack, and so can be read. */

@@ -3,6 +3,7 @@
 #include "kernel/power.h"
 #include "arch/x86_64/cpu.h"
 #include "arch/x86_64/io.h"
+#include "kernel/smp.h"
 
 #define POWER_QEMU_PORT 0xf4 /* -device isa-debug-exit,iobase=0xf4,iosize=0x04 */
 
@@ -18,5 +19,6 @@ _Noreturn void power_end(enum power_status status)
     cpu_interrupts_off();
     if (power_qemu_exit)
         io_write32(POWER_QEMU_PORT, (uint32_t)status);
+    smp_stop_others();
     cpu_halt_forever();
 }

@@ -2,14 +2,17 @@
 /* Owns the report of an exception: what, where, whose page, which rights; then the end.
  *
  *   PANIC: #PF page fault (vector 14), error code 0x2: write to a non-present page
- *     address 0x...: kernel text
- *     rip 0x...: kernel text
- *     rsp 0x...: the boot stack
- *     registers, then the callers along the frame pointers
+ *     address 0x...: null + 0x18
+ *     rip 0x...: text of function fault_write + 0x12
+ *     rsp 0x...: the boot stack, 312 bytes below its top
+ *     registers, then the callers along the frame pointers, by name
+ *     page tables of 0x...: one entry per level
  *
- * Invariants: nothing is read through a pointer of the failed code but frame pointers that lie on
- * a known stack; a failure inside the report ends in panic_begin(). Sources: SDM vol. 3, 4.7,
- * 6.13, 6.15, table 6-1; AMD APM vol. 2, table 8-1. */
+ * Invariants: CR2 is read first, because a failure inside the report would change it; page tables,
+ * which are the likeliest to be broken, are printed last; nothing is read through a pointer of the
+ * failed code but frame pointers and a return address, on a known stack; a failure inside the
+ * report ends in panic_begin(). Sources: SDM vol. 3, 4.7, 6.13, 6.15, table 6-1; AMD APM vol. 2,
+ * table 8-1. */
 #include "kernel/trap.h"
 #include "arch/x86_64/cpu.h"
 #include "arch/x86_64/gdt.h"
@@ -19,8 +22,18 @@
 #include "kernel/panic.h"
 #include "kernel/place.h"
 #include "kernel/power.h"
+#include "kernel/symbols.h"
+#include "kernel/walk.h"
+#include <mm/cpu.h>
+#include <mm/paging.h>
 
 #define TRAP_TEXT_MAX 160
+
+/* One failure: the state that the CPU left, and the address that CR2 held then. */
+struct trap_report {
+    const struct trap_frame *frame;
+    vaddr_t cr2;
+};
 
 static const char *const trap_names[TRAP_EXCEPTIONS] = {
     [0] = "#DE divide error",
@@ -74,10 +87,15 @@ static bool trap_has_address(const struct trap_frame *frame)
     return frame->vector == TRAP_PAGE_FAULT || frame->vector == TRAP_DOUBLE_FAULT;
 }
 
-static bool trap_is_stack_overflow(const struct trap_frame *frame)
+static bool trap_has_error_code(const struct trap_frame *frame)
 {
-    return trap_has_address(frame) &&
-           (place_is_stack_overflow(cpu_read_cr2()) || place_is_stack_overflow(frame->rsp));
+    return frame->vector < TRAP_EXCEPTIONS && (TRAP_ERROR_CODES >> frame->vector & 1) != 0;
+}
+
+static bool trap_is_stack_overflow(const struct trap_report *report)
+{
+    return trap_has_address(report->frame) &&
+           (place_is_stack_overflow(report->cr2) || place_is_stack_overflow(report->frame->rsp));
 }
 
 /* ---- Error codes in words ---- */
@@ -87,13 +105,13 @@ static void trap_describe_page_fault(uint64_t error, char *text)
     const char *what = (error & TRAP_PF_FETCH) != 0   ? "instruction fetch from"
                        : (error & TRAP_PF_WRITE) != 0 ? "write to"
                                                       : "read of";
-    bool present = (error & TRAP_PF_PRESENT) != 0;
-    const char *why = (error & TRAP_PF_RESERVED) != 0 ? " (reserved bit set in a page table entry)"
-                      : present                       ? " (protection violation)"
-                                                      : "";
+    const char *state = (error & TRAP_PF_RESERVED) != 0  ? "page with a reserved bit set"
+                        : (error & TRAP_PF_PRESENT) != 0 ? "present page"
+                                                         : "non-present page";
+    bool forbidden = (error & (TRAP_PF_PRESENT | TRAP_PF_RESERVED)) == TRAP_PF_PRESENT;
 
-    (void)mm_format(text, TRAP_TEXT_MAX, "%s a %s page%s%s", what,
-                    present ? "present" : "non-present", why,
+    (void)mm_format(text, TRAP_TEXT_MAX, "%s a %s%s%s", what, state,
+                    forbidden ? " (protection violation)" : "",
                     (error & TRAP_PF_USER) != 0 ? ", in user mode" : "");
 }
 
@@ -109,27 +127,32 @@ static void trap_describe_selector(uint64_t error, char *text)
                         (error & 1) != 0 ? ", external event" : "");
 }
 
-static void trap_describe_error(const struct trap_frame *frame, char *text)
+static void trap_describe_error(const struct trap_report *report, char *text)
 {
+    uint64_t vector = report->frame->vector;
+
     text[0] = '\0';
-    if (frame->vector == TRAP_PAGE_FAULT)
-        trap_describe_page_fault(frame->error, text);
-    else if (frame->vector >= 10 && frame->vector <= TRAP_GENERAL_PROTECTION)
-        trap_describe_selector(frame->error, text);
-    else if (frame->vector == TRAP_DOUBLE_FAULT && trap_is_stack_overflow(frame))
+    if (vector == TRAP_PAGE_FAULT)
+        trap_describe_page_fault(report->frame->error, text);
+    else if (vector >= TRAP_INVALID_TSS && vector <= TRAP_GENERAL_PROTECTION)
+        trap_describe_selector(report->frame->error, text);
+    else if (vector == TRAP_DOUBLE_FAULT && trap_is_stack_overflow(report))
         (void)mm_format(text, TRAP_TEXT_MAX, "stack overflow");
 }
 
 /* ---- The report ---- */
 
-static void trap_print_head(const struct trap_frame *frame)
+static void trap_print_head(const struct trap_report *report)
 {
-    char text[TRAP_TEXT_MAX];
+    const struct trap_frame *frame = report->frame;
+    char text[TRAP_TEXT_MAX], error[40] = "no error code";
 
-    trap_describe_error(frame, text);
-    console_print("PANIC: %s (vector %llu), error code 0x%llx%s%s", trap_name(frame->vector),
-                  (unsigned long long)frame->vector, (unsigned long long)frame->error,
-                  text[0] != '\0' ? ": " : "", text);
+    trap_describe_error(report, text);
+    if (trap_has_error_code(frame))
+        (void)mm_format(error, sizeof(error), "error code 0x%llx",
+                        (unsigned long long)frame->error);
+    console_print("PANIC: %s (vector %llu), %s%s%s", trap_name(frame->vector),
+                  (unsigned long long)frame->vector, error, text[0] != '\0' ? ": " : "", text);
 }
 
 static void trap_print_address(const char *name, vaddr_t address)
@@ -160,8 +183,10 @@ static void trap_print_three(const char *a, uint64_t a_value, const char *b, uin
                   (unsigned long long)b_value, c, (unsigned long long)c_value);
 }
 
-static void trap_print_registers(const struct trap_frame *frame)
+static void trap_print_registers(const struct trap_report *report)
 {
+    const struct trap_frame *frame = report->frame;
+
     trap_print_three("rax", frame->rax, "rbx", frame->rbx, "rcx", frame->rcx);
     trap_print_three("rdx", frame->rdx, "rsi", frame->rsi, "rdi", frame->rdi);
     trap_print_three("rbp", frame->rbp, "r8 ", frame->r8, "r9 ", frame->r9);
@@ -169,20 +194,89 @@ static void trap_print_registers(const struct trap_frame *frame)
     trap_print_three("r13", frame->r13, "r14", frame->r14, "r15", frame->r15);
     console_print("  cs 0x%llx  ss 0x%llx  rflags 0x%llx", (unsigned long long)frame->cs,
                   (unsigned long long)frame->ss, (unsigned long long)frame->rflags);
-    trap_print_three("cr0", mm_port_read_cr(0), "cr2", cpu_read_cr2(), "cr3", mm_port_read_cr(3));
+    trap_print_three("cr0", mm_port_read_cr(0), "cr2", report->cr2, "cr3", mm_port_read_cr(3));
     console_print("  cr4 0x%016llx", (unsigned long long)mm_port_read_cr(4));
+}
+
+/* An access through an address that is not canonical is #GP, through RSP or RBP #SS, and neither says
+ * which address it was (SDM vol. 3, 6.15): so the registers that hold such a value are named. */
+static void trap_print_suspects(const struct trap_frame *frame)
+{
+    const struct {
+        const char *name;
+        uint64_t value;
+    } registers[] = {
+        { "rax", frame->rax }, { "rbx", frame->rbx }, { "rcx", frame->rcx }, { "rdx", frame->rdx },
+        { "rsi", frame->rsi }, { "rdi", frame->rdi }, { "rbp", frame->rbp }, { "rsp", frame->rsp },
+        { "r8", frame->r8 },   { "r9", frame->r9 },   { "r10", frame->r10 }, { "r11", frame->r11 },
+        { "r12", frame->r12 }, { "r13", frame->r13 }, { "r14", frame->r14 }, { "r15", frame->r15 },
+    };
+    unsigned levels = mm_cpu_features().levels;
+
+    if ((frame->vector != TRAP_GENERAL_PROTECTION && frame->vector != TRAP_STACK_SEGMENT) ||
+        frame->error != 0)
+        return;
+    for (size_t i = 0; i < sizeof(registers) / sizeof(registers[0]); i++) {
+        if (!paging_is_canonical(registers[i].value, levels))
+            console_print("  suspect: %s 0x%016llx is not canonical", registers[i].name,
+                          (unsigned long long)registers[i].value);
+    }
+}
+
+/* ---- The caller of a function without a frame ---- */
+
+/* True if the instruction before the address is a call: E8 with 4 bytes of distance, or FF /2 in one
+ * of its lengths (SDM vol. 2, CALL). */
+static bool trap_is_after_call(vaddr_t address)
+{
+    static const int lengths[] = { 2, 3, 4, 6, 7 };
+    const uint8_t *after = (const uint8_t *)address;
+
+    if (!place_is_text(address) || !place_is_text(address - 7))
+        return false;
+    for (size_t i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++) {
+        if (after[-lengths[i]] == 0xff && (after[1 - lengths[i]] & 0x38) == 0x10)
+            return true;
+    }
+    return after[-5] == 0xe8;
+}
+
+/* Functions that call nobody may keep no frame; others begin with PUSH RBP (0x55). */
+static bool trap_has_frame(vaddr_t rip)
+{
+    struct symbol function;
+
+    return place_is_text(rip) && symbols_find(rip, &function) && rip > function.begin &&
+           *(const uint8_t *)function.begin == 0x55;
+}
+
+/* The return address where there is no frame: in a function that keeps none or has not made it yet,
+ * and after a jump to where no code is, it lies on top of the stack. 0 if there is none. */
+static vaddr_t trap_bare_return_address(const struct trap_frame *frame)
+{
+    vaddr_t top = frame->rsp;
+
+    if (trap_has_frame(frame->rip) || top % sizeof(uint64_t) != 0 ||
+        !place_is_on_stack(top, sizeof(uint64_t)) || !trap_is_after_call(*(const vaddr_t *)top))
+        return 0;
+    return *(const vaddr_t *)top;
 }
 
 _Noreturn void trap_handle(const struct trap_frame *frame)
 {
+    struct trap_report report = { frame, cpu_read_cr2() };
+
     panic_begin(trap_name(frame->vector), frame->rip);
-    trap_print_head(frame);
+    trap_print_head(&report);
     if (trap_has_address(frame))
-        trap_print_address("address", cpu_read_cr2());
+        trap_print_address("address", report.cr2);
     trap_print_address("rip", frame->rip);
     trap_print_address("rsp", frame->rsp);
     trap_print_own_stack(frame);
-    trap_print_registers(frame);
-    panic_print_callers(frame->rbp);
+    trap_print_suspects(frame);
+    trap_print_registers(&report);
+    panic_print_callers(trap_bare_return_address(frame), frame->rbp);
+    if (trap_has_address(frame))
+        walk_print(report.cr2);
     power_end(POWER_PANIC);
 }

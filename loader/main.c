@@ -104,6 +104,13 @@ static void loader_claim_memory(void)
     }
 }
 
+/* Failures from here on are drawn there. */
+static void loader_use_pixels(const struct framebuffer *screen)
+{
+    pagetables_reach(screen->base, screen->base + screen->bytes);
+    screen_use_pixels(screen);
+}
+
 /* What lies above 4 GiB comes within reach only now: that may take pages. */
 static void loader_reach_far(void)
 {
@@ -111,9 +118,7 @@ static void loader_reach_far(void)
         pagetables_reach(source.files[i].base, source.files[i].base + source.files[i].bytes);
     }
     if (source.framebuffer.bytes != 0) {
-        pagetables_reach(source.framebuffer.base,
-                         source.framebuffer.base + source.framebuffer.bytes);
-        screen_use_pixels(&source.framebuffer);
+        loader_use_pixels(&source.framebuffer);
     }
 }
 
@@ -147,7 +152,7 @@ static void loader_set_up_framebuffer(void)
         return;
     }
     framebuffer = source.framebuffer;
-    screen_use_pixels(&framebuffer);
+    loader_use_pixels(&framebuffer);
     if (!memory_mark_framebuffer(framebuffer.base, framebuffer.base + framebuffer.bytes)) {
         print_fail("framebuffer [%#lx, %#lx) lies over memory that is in use", framebuffer.base,
                    framebuffer.base + framebuffer.bytes);

@@ -260,7 +260,8 @@ bool init_memory(const struct boot_info *boot)
 {
     mm_init(&kernel_mm, boot);
     kheap_set_default(kernel_mm.heap);
-    if (run_memory_tests(&kernel_mm).failed > 0)
+    kernel_mm.tests = run_memory_tests(&kernel_mm);
+    if (kernel_mm.tests.failed > 0)
         return false;
     mm_log_ready(&kernel_mm);
     return true;

@@ -31,6 +31,11 @@ static inline void cpu_interrupts_off(void)
     __asm__ volatile("cli" : : : "memory");
 }
 
+static inline void cpu_interrupts_on(void)
+{
+    __asm__ volatile("sti" : : : "memory");
+}
+
 /* Stops this CPU. A non-maskable interrupt ends one hlt, hence the loop. */
 static inline _Noreturn void cpu_halt_forever(void)
 {

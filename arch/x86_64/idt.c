@@ -8,9 +8,12 @@
  * trusted. Source: SDM vol. 3, 6.14. */
 #include "arch/x86_64/idt.h"
 #include "arch/x86_64/gdt.h"
+#include <mm/port.h>
 
 #define IDT_INTERRUPT_GATE 0x8eull /* present, ring 0, type 14 */
 #define IDT_STUB_BYTES     16u     /* distance of two stubs in traps.S */
+#define IDT_CPUID_MCE      (1u << 7)
+#define IDT_CR4_MCE        ((uint64_t)1 << 6)
 
 struct idt_gate {
     uint64_t low, high;
@@ -52,11 +55,18 @@ static struct idt_gate idt_gate_of(unsigned vector)
     return gate;
 }
 
-void idt_init(void)
+void idt_load(void)
 {
     struct idt_pointer pointer = { sizeof(idt_table) - 1, (uint64_t)idt_table };
 
+    __asm__ volatile("lidt %0" : : "m"(pointer) : "memory");
+    if ((mm_port_cpuid(1, 0).edx & IDT_CPUID_MCE) != 0)
+        mm_port_write_cr(4, mm_port_read_cr(4) | IDT_CR4_MCE);
+}
+
+void idt_init(void)
+{
     for (unsigned vector = 0; vector < TRAP_VECTORS; vector++)
         idt_table[vector] = idt_gate_of(vector);
-    __asm__ volatile("lidt %0" : : "m"(pointer) : "memory");
+    idt_load();
 }

@@ -3,7 +3,8 @@
  *
  * A stub brings all vectors to one shape: an error code (0 where the CPU pushes none) and the
  * vector number. The common path adds the general registers; the result is `struct trap_frame` of
- * idt.h. trap_handle() does not return, so there is no way back from here.
+ * idt.h. interrupt_dispatch() returns where the vector has a handler; the way back takes from the
+ * frame what the way in has put there. Kernel code only is interrupted, so GS stays as it is.
  *
  * Invariant: the CPU aligns RSP to 16 before it pushes 5 words (SDM vol. 3, 6.14.2); with the
  * error code, the vector and 15 registers that makes 22 words, so RSP is aligned to 16 at the
@@ -53,8 +54,24 @@ trap_common:
     cld
     movq %rsp, %rdi
     xorl %ebp, %ebp
-    call trap_handle
-    ud2
+    call interrupt_dispatch
+    popq %r15
+    popq %r14
+    popq %r13
+    popq %r12
+    popq %r11
+    popq %r10
+    popq %r9
+    popq %r8
+    popq %rbp
+    popq %rdi
+    popq %rsi
+    popq %rdx
+    popq %rcx
+    popq %rbx
+    popq %rax
+    addq $16, %rsp /* vector and error code */
+    iretq
     .size trap_common, . - trap_common
 
     .section .note.GNU-stack, "", @progbits

@@ -5,7 +5,7 @@
 
 #include <stdint.h>
 
-/* Finds out how fast the counter runs; takes about 10 ms.
+/* Finds out how fast the counter runs; takes a few milliseconds, a second at worst.
  *   Context:  boot CPU, interrupts off. */
 void tsc_init(void);
 

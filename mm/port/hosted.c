@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Port of mm to a Linux process, the kernel's part: log, bug, halt, clock, locks, memory hooks, fake
- * RAM, and mello_host_init(). The fake CPU is in hosted_cpu.c and hosted_mmu.c.
+/* Port of mm to a Linux process, the kernel's part: log, bug, halt, clock, locks, memory hooks,
+ * fake RAM, and mello_host_init(). The fake CPU is in hosted_cpu.c and hosted_mmu.c.
  *
  *   fake RAM:  physical 0 ........................ ram.end
  *              ram.base ....... in this process .. ram.base + ram.end      HHDM offset = ram.base
@@ -154,8 +154,8 @@ void mm_port_unlock(struct mm_port_lock *lock, uint64_t saved)
 
 #if MM_MEMORY_HOOKS
 #if HOSTED_ASAN
-/* ASan's shadow takes an eighth of what is marked: one call over this size (the free frames of a huge
- * fake machine) is left unmarked. */
+/* ASan's shadow takes an eighth of what is marked: one call over this size (the free frames of a
+ * huge fake machine) is left unmarked. */
 #define POISON_MAX_BYTES MM_GIB(1)
 
 /* From <sanitizer/asan_interface.h>, which a compiler without its runtime's headers lacks. */
@@ -190,7 +190,7 @@ void mm_port_memory_allocated(void *start, size_t bytes)
 #endif
 
 /* Takes the marks off RAM that goes away, so that whatever is mapped there next starts without. The
- * shadow's pages are given back, which reads as "not poisoned" and costs nothing for untouched RAM. */
+ * shadow's pages are given back: it reads as "not poisoned" then, and untouched RAM costs nothing. */
 static void unmark_all(void *start, size_t bytes)
 {
 #if MM_MEMORY_HOOKS && HOSTED_ASAN
@@ -213,8 +213,8 @@ static struct {
     size_t mapping_bytes;
 } ram;
 
-/* Addresses up to 4 GiB, where devices lie, are reserved always, so that the HHDM address of a device
- * is never in the hole of the canonical addresses. What is no RAM is not accessible. */
+/* Addresses up to 4 GiB, where devices lie, are reserved always, so that the HHDM address of a
+ * device is never in the hole of the canonical addresses. What is no RAM is not accessible. */
 void *hosted_ram_create(paddr_t end)
 {
     size_t bytes = (size_t)mm_round_up(end, PAGE_SIZE);

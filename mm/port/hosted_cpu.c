@@ -2,9 +2,9 @@
 /* The fake CPU of the hosted port: CPUID, CR0, CR3, CR4, EFER and PAT, one set for each thread.
  *
  * It is as strict as the SDM: what would be a general protection fault on hardware (an unknown or
- * reserved bit, a feature that CPUID lacks, a register that it does not announce) is a violation and
- * changes nothing. Writes to CR3 and CR4 drop translations as SDM vol. 3, 4.10.4.1 says. Bits in a
- * stuck_* mask keep their value, so that a test can see who reads back what it has written. */
+ * reserved bit, a feature that CPUID lacks, a register that it does not announce) is a violation
+ * and changes nothing. Writes to CR3 and CR4 drop translations as SDM vol. 3, 4.10.4.1 says. Bits
+ * in a stuck_* mask keep their value, so that a test can see who reads back what it has written. */
 #include "hosted_parts.h"
 
 #include <pthread.h>
@@ -247,7 +247,7 @@ static void write_cr0(struct hosted_cpu *cpu, uint64_t value)
         cpu->cr0 = merge(cpu->cr0, value, cpu->stuck_cr0);
 }
 
-/* Bits 3 and 4 are PWT and PCD; all others outside of the address are reserved (SDM vol. 3, 4.5). */
+/* Bits 3 and 4 are PWT and PCD; all others beside the address are reserved (SDM vol. 3, 4.5). */
 static void write_cr3(struct hosted_cpu *cpu, uint64_t value)
 {
     uint64_t reserved = ~(((uint64_t)1 << hosted_cpu_physical_bits()) - 1) | 0xfe7;

@@ -7,9 +7,9 @@
  *                                              paging-structure caches keep
  *   key of an entry: (shift, is_leaf, address >> shift); shift 12, 21, 30, 39, 48
  *
- * Nothing is ever evicted, so a flush that somebody forgot is seen at the next use. Each access walks
- * the tables too and compares every cached entry that covers the address with what stands there now.
- * Translations of a page that was not present are never cached (SDM vol. 3, 4.10.2.3). */
+ * Nothing is ever evicted, so a flush that somebody forgot is seen at the next use. Each access
+ * walks the tables too and compares every cached entry that covers the address with what stands
+ * there now. Translations of a page that was not present are not cached (SDM vol. 3, 4.10.2.3). */
 #include "hosted_parts.h"
 
 #include <stdlib.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* What the files of the hosted port share and nobody else sees: hosted.c (hooks, locks, RAM, start),
- * hosted_cpu.c (CPUID and registers), hosted_mmu.c (walk and TLB). */
+/* What the files of the hosted port share and nobody else sees: hosted.c (hooks, locks, RAM,
+ * start), hosted_cpu.c (CPUID and registers), hosted_mmu.c (walk and TLB). */
 #ifndef MM_PORT_HOSTED_PARTS_H
 #define MM_PORT_HOSTED_PARTS_H
 

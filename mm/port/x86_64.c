@@ -10,7 +10,8 @@
  *
  * Invariants: CPUs are served in the order in which they came; fewer than 65536 wait. A CPU that
  * waits has its interrupts off and still answers shootdowns, because the holder may be the one who
- * asks. Everything needs ring 0. Only registers and instructions that every x86-64 CPU has are used. */
+ * asks. Everything needs ring 0. Only registers and instructions that every x86-64 CPU has are
+ * used. */
 #include <mm/port.h>
 #include <mm/port_x86_64.h>
 

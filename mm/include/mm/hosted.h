@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /* The hosted port: mm inside a Linux process. Part of the public API of mm/.
  *
- * A program that only wants the allocator calls mello_host_init() and then kmalloc() and kfree(). The
- * rest of this header is for tests: hooks behind the port's functions, fake RAM with holes, and a
- * fake CPU for each thread. That CPU has CPUID leaves, control registers, an MMU that walks the
- * tables at CR3, and a TLB that keeps every translation as long as the SDM lets a processor keep it.
- * What no correct mm may do (a #GP, a lock taken twice, a port call under a lock, the use of a
+ * A program that only wants the allocator calls mello_host_init() and then kmalloc() and kfree().
+ * The rest of this header is for tests: hooks behind the port's functions, fake RAM with holes, and
+ * a fake CPU for each thread. That CPU has CPUID leaves, control registers, an MMU that walks the
+ * tables at CR3, and a TLB that keeps every translation as long as the SDM lets a processor keep
+ * it. What no correct mm may do (a #GP, a lock taken twice, a port call under a lock, the use of a
  * translation that the tables no longer give) is a violation. */
 #ifndef MM_HOSTED_H
 #define MM_HOSTED_H
@@ -16,8 +16,9 @@ MM_BEGIN_DECLS
 
 #define HOSTED_MIN_BYTES MM_MIB(4) /* least memory that mello_host_init takes */
 
-/* Brings mm up on the memory [base, base + bytes), which becomes fake RAM from physical address 0 on
- * (base is the HHDM offset); afterwards kmalloc and kfree work on it. Only error lines are logged.
+/* Brings mm up on the memory [base, base + bytes), which becomes fake RAM from physical address 0
+ * on (base is the HHDM offset); afterwards kmalloc and kfree work on it. Only error lines are
+ * logged.
  *   Units:      `base` page-aligned; `bytes` at least HOSTED_MIN_BYTES, rounded down to pages.
  *   Returns:    true; a second call starts anew on other memory.
  *   On failure: false (NULL, unaligned, too small, or mm gave up: an error line says why); mm is as

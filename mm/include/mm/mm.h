@@ -22,6 +22,11 @@
 
 MM_BEGIN_DECLS
 
+struct mm_test_result {
+    unsigned passed;
+    unsigned failed;
+};
+
 /* One memory manager: what init_memory() built. */
 struct mm {
     struct boot_info boot; /* a copy; its map belongs to the loader */
@@ -33,6 +38,7 @@ struct mm {
     struct kvm kvm;                    /* likewise */
     struct kheap *heap;
     uint64_t pmm_ns;   /* time that map and frames took, without their log lines */
+    struct mm_test_result tests; /* of init_memory()'s self-tests */
     uint64_t total_ns; /* time until everything stood, log lines included */
 };
 
@@ -52,11 +58,6 @@ MM_MUST_USE bool init_memory(const struct boot_info *boot);
 
 /* The kernel's own memory manager, the one that init_memory() built. */
 struct mm *mm_kernel(void);
-
-struct mm_test_result {
-    unsigned passed;
-    unsigned failed;
-};
 
 /* The self-tests: those of the frames, of the page tables, of the heap, and all of them between two
  * banner lines. Each case is one line, `[MM] ✓ <part>: <case>` or

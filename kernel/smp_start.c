@@ -1,0 +1,390 @@
+/* SPDX-License-Identifier: MIT */
+/* Owns the start of the CPUs: one seat for the CPU that is being started, and what each must be.
+ *
+ *   seat.state   RELEASED --the CPU: all is well--> JOINED --on our memory--> (percpu.online)
+ *                         --the CPU: it lacks something--> LACKING   halted, on the loader's tables
+ *                         --we: time is over--> LOST                 halted too, if it comes at all
+ *
+ * One CPU after the other, so that numbers have no gaps: one that does not come leaves its number
+ * and its stacks to the next. Each state is left by compare-and-exchange, so a CPU that comes late
+ * finds its seat LOST and touches nothing of ours. A late CPU reads its own seat only; hence a seat
+ * for each CPU that the loader lists.
+ *
+ * Invariants: a CPU runs on the loader's stack and page tables until it is a member for TLB
+ * shootdowns (kernel/shootdown.c, JOIN), then never again; its CR0, CR4, EFER and PAT are those of
+ * the boot CPU, read back, before it uses our page tables, for these rely on them. */
+#include "arch/x86_64/ap.h"
+#include "arch/x86_64/apic.h"
+#include "arch/x86_64/cpu.h"
+#include "arch/x86_64/idt.h"
+#include "arch/x86_64/patience.h"
+#include "arch/x86_64/pic.h"
+#include "kernel/boot.h"
+#include "kernel/console.h"
+#include "kernel/panic.h"
+#include "kernel/shootdown.h"
+#include "kernel/smp_parts.h"
+#include <mm/mm.h>
+
+#define SMP_STACK_BYTES      MM_KIB(32)
+#define SMP_TRAP_STACK_BYTES MM_KIB(16)
+#define SMP_ARRIVE_MS        5000u
+#define SMP_ENTER_MS         10000u
+#define MSR_EFER             0xc0000080u
+#define MSR_PAT              0x277u
+
+enum smp_state {
+    SMP_SEAT_RELEASED = 1,
+    SMP_SEAT_JOINED,
+    SMP_SEAT_LACKING,
+    SMP_SEAT_LOST,
+};
+
+struct smp_seat {
+    uint32_t state; /* enum smp_state; atomic */
+    struct percpu *cpu;
+    const char *lacks; /* written before the state becomes LACKING */
+};
+
+/* What the boot CPU runs with, and every other must. */
+struct smp_controls {
+    uint64_t cr0, cr4, efer, pat;
+};
+
+static struct smp_seat smp_seats[MM_PORT_MAX_CPUS];
+static struct smp_controls smp_controls;
+static uint32_t smp_timer_ticks; /* of the divided clock, per interrupt; 0: no timer */
+
+/* ---- On the CPU that comes, still in the loader's memory ---- */
+
+static struct smp_controls smp_read_controls(bool pat)
+{
+    struct smp_controls controls = {
+        .cr0 = mm_port_read_cr(0),
+        .cr4 = mm_port_read_cr(4),
+        .efer = mm_port_read_msr(MSR_EFER),
+        .pat = pat ? mm_port_read_msr(MSR_PAT) : 0,
+    };
+
+    return controls;
+}
+
+/* The name of the first thing that this CPU lacks and the first one has; NULL if there is none. */
+static const char *smp_find_missing(const struct mm_cpu_features *first)
+{
+    struct mm_cpu_features own = mm_cpu_features();
+    const struct {
+        const char *name;
+        bool missing;
+    } checks[] = {
+        { "NX", first->nx && !own.nx },
+        { "PAT", first->pat && !own.pat },
+        { "PGE", first->pge && !own.pge },
+        { "SMEP", first->smep && !own.smep },
+        { "SMAP", first->smap && !own.smap },
+        { "UMIP", first->umip && !own.umip },
+        { "1 GB pages", first->huge_pages && !own.huge_pages },
+        { "the page table levels", first->levels != own.levels },
+        { "the physical address bits", first->physical_bits > own.physical_bits },
+        { "the local APIC mode", apic_mode_of_cpu() != apic_mode() },
+    };
+
+    for (size_t i = 0; i < sizeof(checks) / sizeof(checks[0]); i++) {
+        if (checks[i].missing)
+            return checks[i].name;
+    }
+    return NULL;
+}
+
+/* Page tables are the loader's still, which use none of what is set here; the TLB is emptied when
+ * ours are loaded, as a new PAT asks (SDM vol. 3, 11.12.4). */
+static const char *smp_apply_controls(const struct smp_controls *wanted, bool pat)
+{
+    struct smp_controls got;
+
+    mm_port_write_msr(MSR_EFER, wanted->efer);
+    mm_port_write_cr(0, wanted->cr0);
+    mm_port_write_cr(4, wanted->cr4);
+    if (pat)
+        mm_port_write_msr(MSR_PAT, wanted->pat);
+    got = smp_read_controls(pat);
+    return got.efer != wanted->efer ? "EFER as it was set"
+           : got.cr0 != wanted->cr0 ? "CR0 as it was set"
+           : got.cr4 != wanted->cr4 ? "CR4 as it was set"
+           : got.pat != wanted->pat ? "the PAT as it was set"
+                                    : NULL;
+}
+
+static bool smp_leave_state(struct smp_seat *seat, enum smp_state to)
+{
+    uint32_t from = SMP_SEAT_RELEASED;
+
+    return __atomic_compare_exchange_n(&seat->state, &from, (uint32_t)to, false, __ATOMIC_ACQ_REL,
+                                       __ATOMIC_ACQUIRE);
+}
+
+static _Noreturn void smp_enter(void *argument);
+
+/* Where the loader sends a CPU that was released. */
+static void smp_arrive(void *argument)
+{
+    struct smp_seat *seat = argument;
+    const struct mm *mm = mm_kernel();
+    const char *lacks = smp_find_missing(&mm->cpu);
+
+    if (lacks == NULL)
+        lacks = smp_apply_controls(&smp_controls, mm->cpu.pat);
+    if (lacks != NULL) {
+        seat->lacks = lacks;
+        (void)smp_leave_state(seat, SMP_SEAT_LACKING);
+        cpu_halt_forever();
+    }
+    if (!smp_leave_state(seat, SMP_SEAT_JOINED))
+        cpu_halt_forever();
+    shootdown_join(seat->cpu->number);
+    ap_switch(mm->kernel_space.root, smp_controls.cr4, seat->cpu->stack_top, smp_enter, seat->cpu);
+}
+
+/* ---- On the CPU that comes, in our memory ---- */
+
+static _Noreturn void smp_enter(void *argument)
+{
+    struct percpu *cpu = argument;
+
+    gdt_init_cpu(cpu, cpu->trap_stack_tops);
+    idt_load();
+    if (!apic_enable())
+        panic("CPU %u: its local APIC has left the mode of the others", cpu->number);
+    cpu->lapic_id = apic_id();
+    mm_port_serve_shootdowns(); /* those whose interrupt came before the APIC was on */
+    __atomic_store_n(&cpu->online, 1, __ATOMIC_RELEASE);
+    smp_wait_for_work();
+}
+
+/* ---- On the boot CPU ---- */
+
+static bool smp_alloc_stacks(struct percpu *cpu)
+{
+    struct kvm *kvm = &mm_kernel()->kvm;
+
+    if (cpu->stack_top == 0 && kvm_alloc_stack(kvm, SMP_STACK_BYTES, &cpu->stack_top) != MM_OK)
+        return false;
+    for (unsigned i = 1; i < GDT_IST_COUNT; i++) {
+        if (cpu->trap_stack_tops[i] == 0 &&
+            kvm_alloc_stack(kvm, SMP_TRAP_STACK_BYTES, &cpu->trap_stack_tops[i]) != MM_OK)
+            return false;
+    }
+    return true;
+}
+
+/* Stacks that were made for a CPU that did not come, and that no other needed. */
+static void smp_free_stacks(struct percpu *cpu)
+{
+    struct kvm *kvm = &mm_kernel()->kvm;
+
+    if (cpu->stack_top != 0)
+        kvm_free_stack(kvm, cpu->stack_top);
+    cpu->stack_top = 0;
+    for (unsigned i = 1; i < GDT_IST_COUNT; i++) {
+        if (cpu->trap_stack_tops[i] != 0)
+            kvm_free_stack(kvm, cpu->trap_stack_tops[i]);
+        cpu->trap_stack_tops[i] = 0;
+    }
+}
+
+static enum smp_state smp_state_of(const struct smp_seat *seat)
+{
+    return (enum smp_state)__atomic_load_n(&seat->state, __ATOMIC_ACQUIRE);
+}
+
+/* Until the CPU has said what becomes of it, or its time is over. */
+static enum smp_state smp_wait_for_arrival(struct smp_seat *seat)
+{
+    struct patience patience = patience_of_ms(SMP_ARRIVE_MS);
+
+    while (smp_state_of(seat) == SMP_SEAT_RELEASED) {
+        if (!patience_lasts(&patience))
+            (void)smp_leave_state(seat, SMP_SEAT_LOST);
+    }
+    return smp_state_of(seat);
+}
+
+/* From here on the CPU runs our code only, and is a member for shootdowns: there is no way back. */
+static void smp_wait_until_online(const struct percpu *cpu, uint32_t lapic_id)
+{
+    struct patience patience = patience_of_ms(SMP_ENTER_MS);
+
+    while (!smp_is_online(cpu)) {
+        mm_port_serve_shootdowns();
+        if (!patience_lasts(&patience))
+            panic("CPU %u (APIC id %u) came and then stopped", cpu->number, lapic_id);
+    }
+}
+
+static void smp_report(uint32_t lapic_id, const char *what, const char *detail)
+{
+    console_print("WARNING: the CPU with APIC id %u %s%s; the others go on without it", lapic_id,
+                  what, detail);
+}
+
+/* Starts the CPU at place `index` of the loader's list as CPU `number`.
+ *   Returns:  whether it runs. */
+static bool smp_start_cpu(uint64_t index, unsigned number, bool release)
+{
+    struct smp_seat *seat = &smp_seats[index];
+    struct percpu *cpu = &percpu_table[number];
+    uint32_t lapic_id = limine_cpu_lapic_id(index);
+
+    if (lapic_id > apic_highest_id()) {
+        smp_report(lapic_id, "cannot be reached without x2APIC", "");
+        return false;
+    }
+    if (!smp_alloc_stacks(cpu)) {
+        smp_report(lapic_id, "gets no stacks: out of memory", "");
+        return false;
+    }
+    percpu_init(number);
+    seat->cpu = cpu;
+    __atomic_store_n(&seat->state, SMP_SEAT_RELEASED, __ATOMIC_RELEASE);
+    if (release)
+        limine_release_cpu(index, smp_arrive, seat);
+    switch (smp_wait_for_arrival(seat)) {
+    case SMP_SEAT_JOINED:
+        smp_wait_until_online(cpu, lapic_id);
+        return true;
+    case SMP_SEAT_LACKING:
+        smp_report(lapic_id, "stays parked; it lacks ", seat->lacks);
+        return false;
+    default:
+        smp_report(lapic_id, "was released and never came", "");
+        if (!release) /* now it comes too late, and must do no harm */
+            limine_release_cpu(index, smp_arrive, seat);
+        return false;
+    }
+}
+
+/* All that the loader lists but this one. */
+static void smp_start_others(struct smp_options options)
+{
+    uint64_t listed = limine_cpu_count();
+    uint32_t own = percpu_table[0].lapic_id;
+    unsigned number = 1;
+
+    smp_controls = smp_read_controls(mm_kernel()->cpu.pat);
+    for (uint64_t index = 0; index < listed; index++) {
+        if (limine_cpu_lapic_id(index) == own)
+            continue;
+        if (index >= MM_PORT_MAX_CPUS || number >= MM_PORT_MAX_CPUS) {
+            console_print("WARNING: only %u CPUs are used of %llu", MM_PORT_MAX_CPUS,
+                          (unsigned long long)listed);
+            break;
+        }
+        if (smp_start_cpu(index, number, !options.has_lost || options.lost != index))
+            number++;
+    }
+    if (number < MM_PORT_MAX_CPUS)
+        smp_free_stacks(&percpu_table[number]);
+    smp_facts.listed = listed > 0 ? (unsigned)listed : 1;
+    smp_facts.running = number;
+}
+
+/* ---- The boot CPU's own ---- */
+
+/* Returns false where there is no local APIC, or no way to it. */
+static bool smp_start_apic(void)
+{
+    enum apic_mode mode = apic_mode_of_cpu();
+    vaddr_t registers = 0;
+    mm_status_t status;
+
+    if (mode == APIC_NONE)
+        return false;
+    if (mode == APIC_X) {
+        status = kvm_map_device(&mm_kernel()->kvm, apic_physical_base(), APIC_REGISTER_BYTES,
+                                &registers);
+        if (status != MM_OK) {
+            console_print("WARNING: the local APIC cannot be mapped: %s", mm_status_name(status));
+            return false;
+        }
+    }
+    apic_init(mode, registers);
+    if (!apic_enable())
+        return false;
+    percpu_table[0].lapic_id = apic_id();
+    __atomic_store_n(&percpu_table[0].online, 1, __ATOMIC_RELEASE);
+    smp_facts.x2apic = mode == APIC_X2;
+    return true;
+}
+
+static void smp_start_own_timer(void *unused)
+{
+    (void)unused;
+    apic_start_timer(smp_timer_ticks);
+}
+
+/* All timers have one clock (SDM vol. 3, 10.5.4: the bus clock or the core crystal clock). */
+static void smp_start_timers(uint64_t timer_clock_hz)
+{
+    uint64_t ticks = (timer_clock_hz + SMP_TIMER_HZ / 2) / SMP_TIMER_HZ;
+
+    if (ticks == 0 || ticks > UINT32_MAX)
+        return;
+    smp_timer_ticks = (uint32_t)ticks;
+    smp_facts.timer_hz = (uint32_t)((timer_clock_hz + ticks / 2) / ticks);
+    smp_interrupt_others(smp_start_own_timer, NULL);
+    smp_start_own_timer(NULL);
+}
+
+/* ---- What came of it ---- */
+
+/* Ids in the order of CPU numbers, runs joined: "0-3, 6". */
+static void smp_describe_ids(char *text, size_t capacity)
+{
+    size_t used = 0;
+
+    for (unsigned first = 0, next; first < smp_facts.running && used < capacity; first = next) {
+        uint32_t id = percpu_table[first].lapic_id;
+
+        next = first + 1;
+        while (next < smp_facts.running && percpu_table[next].lapic_id == id + (next - first))
+            next++;
+        used += mm_format(text + used, capacity - used, "%s%u", used == 0 ? "" : ", ", id);
+        if (next - first > 1 && used < capacity)
+            used += mm_format(text + used, capacity - used, "-%u", id + (next - first) - 1);
+    }
+}
+
+static void smp_print_summary(void)
+{
+    char apic[96], timer[32];
+
+    if (smp_facts.has_apic)
+        (void)mm_format(apic, sizeof(apic), "%s id%s %s", smp_facts.x2apic ? "x2APIC" : "xAPIC",
+                        smp_facts.running > 1 ? "s" : "", smp_facts.ids);
+    else
+        (void)mm_format(apic, sizeof(apic), "no local APIC");
+    if (smp_facts.timer_hz != 0)
+        (void)mm_format(timer, sizeof(timer), "timer %u Hz", smp_facts.timer_hz);
+    else
+        (void)mm_format(timer, sizeof(timer), "no timer");
+    console_print("CPUs: %u of %u started (%s), %s", smp_facts.running, smp_facts.listed, apic,
+                  timer);
+}
+
+void smp_start(struct smp_options options)
+{
+    uint64_t timer_clock_hz;
+
+    smp_init_handlers();
+    shootdown_init();
+    pic_disable();
+    smp_facts.has_apic = smp_start_apic();
+    if (smp_facts.has_apic) {
+        timer_clock_hz = apic_measure_timer();
+        smp_start_others(options);
+        smp_describe_ids(smp_facts.ids, sizeof(smp_facts.ids));
+        smp_start_timers(timer_clock_hz);
+    }
+    smp_print_summary();
+    cpu_interrupts_on();
+}
