@@ -5,10 +5,14 @@
  * fault_hide(), so that the compiler neither sees nor removes what is wrong with them; a trigger
  * that returns has not trapped. */
 #include "kernel/fault_test.h"
+#include "arch/x86_64/apic.h"
+#include "arch/x86_64/interrupt.h"
+#include "arch/x86_64/patience.h"
 #include "kernel/console.h"
 #include "kernel/image.h"
 #include "kernel/panic.h"
 #include "kernel/power.h"
+#include "kernel/smp.h"
 #include "kernel/walk.h"
 #include <mm/mm.h>
 
@@ -16,6 +20,10 @@
 #define FAULT_STACK_BYTES 256
 #define FAULT_PAGE        MM_MIB(4)           /* in the lower half, which is empty */
 #define FAULT_STRANGE     0x0123456789abcdefu /* no address */
+#define FAULT_WAIT_MS     1000u
+#define FAULT_BUSY_LINES  10u
+#define FAULT_VALUE_MAX   64                  /* characters of an unknown name that are shown */
+#define FAULT_NAMES_MAX   1024                /* a line with all names */
 #define FAULT_RESERVED    ((uint64_t)1 << 51) /* beyond MAXPHYADDR, where that is below 52 */
 
 typedef void (*fault_code)(void);
@@ -321,6 +329,93 @@ static void fault_panic(void)
     panic("mello.fault=panic was asked for");
 }
 
+/* ---- In NMI handlers ---- */
+
+static void *fault_block;
+
+static void fault_on_nmi_alloc(const struct trap_frame *frame)
+{
+    paddr_t taken;
+
+    (void)frame;
+    if (pmm_alloc_frame(&mm_kernel()->pmm, &taken) == MM_OK)
+        pmm_free_frame(&mm_kernel()->pmm, taken);
+}
+
+static void fault_on_nmi_kmalloc(const struct trap_frame *frame)
+{
+    (void)frame;
+    fault_block = kmalloc(64);
+}
+
+static void fault_on_nmi_kfree(const struct trap_frame *frame)
+{
+    (void)frame;
+    kfree(fault_block);
+}
+
+static void fault_nmi_alloc(void)
+{
+    interrupt_set_handler(TRAP_NMI, fault_on_nmi_alloc);
+    fault_nmi();
+}
+
+/* By an NMI of the local APIC, which comes a little later than it was asked for. */
+static void fault_nmi_kmalloc(void)
+{
+    struct patience patience = patience_of_ms(FAULT_WAIT_MS);
+
+    interrupt_set_handler(TRAP_NMI, fault_on_nmi_kmalloc);
+    if (!smp_info()->has_apic)
+        return;
+    apic_send_nmi(apic_id());
+    while (patience_lasts(&patience)) {
+    }
+}
+
+static void fault_nmi_kfree(void)
+{
+    fault_block = kmalloc(64);
+    interrupt_set_handler(TRAP_NMI, fault_on_nmi_kfree);
+    fault_nmi();
+}
+
+/* ---- While other CPUs run ---- */
+
+static uint32_t fault_lines; /* of all CPUs; atomic */
+
+/* The last CPU fails in the midst of what the others print. */
+static void fault_on_busy_cpu(void *unused)
+{
+    unsigned number = smp_cpu_number();
+
+    (void)unused;
+    while (number < smp_cpu_count() - 1) {
+        console_print("CPU %u is at work", number);
+        __atomic_fetch_add(&fault_lines, 1, __ATOMIC_RELAXED);
+    }
+    while (smp_cpu_count() > 1 &&
+           __atomic_load_n(&fault_lines, __ATOMIC_RELAXED) < FAULT_BUSY_LINES)
+        __builtin_ia32_pause();
+    fault_null();
+}
+
+static void fault_busy(void)
+{
+    smp_call_all(fault_on_busy_cpu, NULL);
+}
+
+static void fault_on_every_cpu(void *unused)
+{
+    (void)unused;
+    panic("mello.fault=everywhere was asked for, on CPU %u", smp_cpu_number());
+}
+
+static void fault_everywhere(void)
+{
+    smp_call_all(fault_on_every_cpu, NULL);
+}
+
 static const struct {
     const char *name;
     void (*trigger)(void);
@@ -358,20 +453,26 @@ static const struct {
     { "frame-pointer", fault_frame_pointer },
     { "in-report", fault_in_report },
     { "panic", fault_panic },
+    { "nmi-alloc", fault_nmi_alloc },
+    { "nmi-kmalloc", fault_nmi_kmalloc },
+    { "nmi-kfree", fault_nmi_kfree },
+    { "busy", fault_busy },
+    { "everywhere", fault_everywhere },
 };
 
 #define FAULTS (sizeof(fault_table) / sizeof(fault_table[0]))
 
 static _Noreturn void fault_test_reject(const struct mm_cmdline_word *word)
 {
-    char names[CONSOLE_LINE_MAX - 64];
-    size_t used = 0;
+    char line[FAULT_NAMES_MAX];
+    size_t used =
+        mm_format(line, sizeof(line), "ERROR: mello.fault=%.*s: no such fault; known:",
+                  word->value_bytes < FAULT_VALUE_MAX ? (int)word->value_bytes : FAULT_VALUE_MAX,
+                  word->value);
 
-    names[0] = '\0';
-    for (size_t i = 0; i < FAULTS && used < sizeof(names); i++)
-        used += mm_format(names + used, sizeof(names) - used, " %s", fault_table[i].name);
-    console_print("ERROR: mello.fault=%.*s: no such fault; known:%s", (int)word->value_bytes,
-                  word->value, names);
+    for (size_t i = 0; i < FAULTS && used < sizeof(line); i++)
+        used += mm_format(line + used, sizeof(line) - used, " %s", fault_table[i].name);
+    console_print_text(line);
     power_end(POWER_PANIC);
 }
 

@@ -38,8 +38,8 @@ static void main_start_screen(void)
 
     if (problem != NULL)
         console_print("WARNING: the screen stays dark: %s (%llu x %llu, %u bits)", problem,
-                      (unsigned long long)framebuffer.width,
-                      (unsigned long long)framebuffer.height, framebuffer.bits_per_pixel);
+                      (unsigned long long)framebuffer.width, (unsigned long long)framebuffer.height,
+                      framebuffer.bits_per_pixel);
 }
 
 static struct kernel_options main_read_options(void)
@@ -71,7 +71,7 @@ _Noreturn void kmain(vaddr_t loader_stack)
     percpu_load(&percpu_table[0]); /* GS, on which locks, reports and mm rely */
     console_init();                /* what goes wrong from here on is seen */
     main_start_screen();
-    trap_init();                   /* and exceptions are reported */
+    trap_init(); /* and exceptions are reported */
     console_print("MelloOS " MM_VERSION " (" MAIN_COMPILER ")");
     options = main_read_options();
     main_greet(limine_loader());
@@ -82,7 +82,7 @@ _Noreturn void kmain(vaddr_t loader_stack)
         power_end(POWER_TEST_FAILED);
     smp_start(options.smp);
     console_print("Hello from MelloOS ✨");
-    screen_show_summary(mm_kernel(), mm_kernel()->tests);
+    screen_show_summary(mm_kernel(), mm_kernel()->tests, smp_cpu_count());
     if (options.has_fault)
         fault_test_run(&options.fault, boot);
     power_end(POWER_SUCCESS);

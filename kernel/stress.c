@@ -124,14 +124,14 @@ static void stress_on_timer(void)
 static void stress_thread_step(struct stress_cpu *cpu)
 {
     struct stress_set *set = &cpu->sets[STRESS_THREAD];
-    uint64_t choice = stress_random(&set->random, 64 + 8 * smp_cpu_count());
+    uint64_t choice = stress_random(&set->random, 128 + 8 * smp_cpu_count());
 
     stress_set_step(set);
-    if (choice < 8)
+    if (choice < 4)
         stress_pages_own(cpu);
-    else if (choice < 12)
+    else if (choice < 8)
         stress_pages_change(cpu);
-    else if (choice < 13)
+    else if (choice < 9)
         smp_interrupt_others(stress_on_call, NULL);
     else
         stress_pages_read(set);

@@ -112,10 +112,10 @@ static MM_COLD void stress_report_stamp(const void *memory, uint64_t state, uint
     stress_name_owner(state, owner, sizeof(owner));
     stress_name_owner(found.state, other, sizeof(other));
     if (found.check != stress_check_of(&found))
-        stress_fail("%s 0x%lx of %s has lost its stamp %lu: it begins with 0x%lx 0x%lx", what,
+        stress_fail("%s at 0x%lx of %s has lost its stamp %lu: it begins with 0x%lx 0x%lx", what,
                     (uint64_t)memory, owner, sequence, found.address, found.state);
     else
-        stress_fail("%s 0x%lx of %s, stamp %lu, has two owners: the stamp is %lu of %s", what,
+        stress_fail("%s at 0x%lx of %s, stamp %lu, has two owners: the stamp is %lu of %s", what,
                     (uint64_t)memory, owner, sequence, found.sequence, other);
 }
 
@@ -137,7 +137,7 @@ static bool stress_verify(const void *memory, uint64_t state, uint64_t sequence)
         if (mark == stress_mark_of(found.check, at))
             continue;
         stress_name_owner(state, owner, sizeof(owner));
-        stress_fail("%s 0x%lx of %u bytes of %s: byte %u is overwritten, with 0x%lx",
+        stress_fail("%s at 0x%lx of %u bytes of %s: byte %u is overwritten, with 0x%lx",
                     (state & STRESS_FRAME_BIT) != 0 ? "frame" : "block", (uint64_t)memory, bytes,
                     owner, at, mark);
         return false;
@@ -153,7 +153,7 @@ static bool stress_check_zero(const struct stress_item *item)
     for (uint32_t i = 0; i < item->bytes / 8; i++) {
         if (words[i] == 0)
             continue;
-        stress_fail("%s 0x%lx of %u bytes is not zero when it is handed out: byte %u holds 0x%lx",
+        stress_fail("%s at 0x%lx of %u bytes is not zero when it is handed out: byte %u holds 0x%lx",
                     item->is_frame ? "frame" : "block", (uint64_t)item->memory, item->bytes, i * 8,
                     words[i]);
         return false;

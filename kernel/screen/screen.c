@@ -98,13 +98,13 @@ void screen_take_over(vaddr_t address)
     screen_leave();
 }
 
-void screen_show_summary(struct mm *mm, struct mm_test_result tests)
+void screen_show_summary(struct mm *mm, struct mm_test_result tests, unsigned cpus)
 {
     struct summary summary;
 
     if (!screen_enter())
         return;
-    summary_collect(&summary, mm, tests);
+    summary_collect(&summary, mm, tests, cpus);
     if (summary_draw(&summary, &screen.terminal.surface))
         screen.shows_summary = true;
     screen_leave();

@@ -24,6 +24,6 @@ void screen_take_over(vaddr_t address);
 
 /* Shows the summary instead of the log, where the screen is large enough.
  *   Context:  as pmm_stats(); nobody may be writing to the console. */
-void screen_show_summary(struct mm *mm, struct mm_test_result tests);
+void screen_show_summary(struct mm *mm, struct mm_test_result tests, unsigned cpus);
 
 #endif

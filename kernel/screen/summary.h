@@ -35,7 +35,8 @@ struct summary {
 
 /* Fills in what is true now.
  *   Context:  as pmm_stats(). */
-void summary_collect(struct summary *summary, struct mm *mm, struct mm_test_result tests);
+void summary_collect(struct summary *summary, struct mm *mm, struct mm_test_result tests,
+                     unsigned cpus);
 
 /* Draws the whole surface.
  *   Returns:  false, and nothing is drawn, where there is too little room (below 640 x 480). */

@@ -76,7 +76,7 @@ static void summary_collect_windows(struct summary *summary, const struct mm *mm
                       boot->data.end, "data, boot stacks");
 }
 
-static void summary_collect_facts(struct summary *summary, const struct mm *mm)
+static void summary_collect_facts(struct summary *summary, const struct mm *mm, unsigned cpus)
 {
     const struct mm_cpu_features *cpu = &mm->cpu;
 
@@ -84,12 +84,14 @@ static void summary_collect_facts(struct summary *summary, const struct mm *mm)
     (void)mm_format(summary->facts[1], SUMMARY_FACT_MAX, "up in %llu.%llu ms",
                     (unsigned long long)(mm->total_ns / 1000000),
                     (unsigned long long)(mm->total_ns / 100000 % 10));
-    (void)mm_format(summary->facts[2], SUMMARY_FACT_MAX, "%u-level paging", cpu->levels);
+    (void)mm_format(summary->facts[2], SUMMARY_FACT_MAX, "%u CPU%s, %u-level paging", cpus,
+                    cpus == 1 ? "" : "s", cpu->levels);
     (void)mm_format(summary->facts[3], SUMMARY_FACT_MAX, "NX WP%s%s%s%s", cpu->pge ? " PGE" : "",
                     cpu->smep ? " SMEP" : "", cpu->smap ? " SMAP" : "", cpu->umip ? " UMIP" : "");
 }
 
-void summary_collect(struct summary *summary, struct mm *mm, struct mm_test_result tests)
+void summary_collect(struct summary *summary, struct mm *mm, struct mm_test_result tests,
+                     unsigned cpus)
 {
     struct pmm_stats stats = pmm_stats(&mm->pmm);
 
@@ -103,5 +105,5 @@ void summary_collect(struct summary *summary, struct mm *mm, struct mm_test_resu
     summary->tests = tests;
     summary->window_count = 0;
     summary_collect_windows(summary, mm);
-    summary_collect_facts(summary, mm);
+    summary_collect_facts(summary, mm, cpus);
 }
