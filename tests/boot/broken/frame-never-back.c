@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: MIT */
+/* wrap: run_memory_tests pmm_free_frame */
+/* pmm_free_frame does nothing.
+ *
+ * seen by: pmm: a freed frame comes back
+ * seen by: pmm: the tests leave no frame behind */
+#include "tests/boot/broken/broken.h"
+
+BROKEN_WRAPS(void, pmm_free_frame, struct pmm *pmm, paddr_t frame);
+
+void __wrap_pmm_free_frame(struct pmm *pmm, paddr_t frame)
+{
+    if (!broken_now)
+        __real_pmm_free_frame(pmm, frame);
+}

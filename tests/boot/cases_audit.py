@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: MIT
+"""What the CPU really has: page tables and control registers of the finished kernel, read by QEMU.
+
+The kernel boots without mello.exit and then idles; QEMU's monitor prints every leaf of the live
+page tables ("info tlb") and the registers. Nothing of mm takes part in the reading, so this judges
+what paging.c and kvm.c have built: no page is writable and executable through any of its mappings,
+the direct map holds the machine's RAM and the framebuffer and nothing else, guard pages are not
+there.
+"""
+
+import re
+import socket
+import subprocess
+import time
+
+from elf import PF_W, PF_X, Elf
+from log import HELLO, RAM, Log, merged, text_of
+from machine import Boot, expect, kill_session, qemu_argv, shell_text
+from suite import add
+
+# "VIRTUAL: PHYSICAL FLAGS": X is NO-execute here, P a large leaf, then dirty, accessed, PCD, PWT.
+LEAF = re.compile(r"([0-9a-f]{16}): ([0-9a-f]{16}) "
+                  r"([X-])([G-])([P-])[D-][A-]([C-])([T-])([U-])([W-])")
+PAGE, LARGE, HUGE = 1 << 12, 1 << 21, 1 << 30
+HIGHER_HALF = 1 << 63
+GUARDS = 5  # pages between the boot stacks
+CR0_WP, EFER_NXE = 1 << 16, 1 << 11
+CR4_PGE, CR4_UMIP, CR4_LA57, CR4_SMEP, CR4_SMAP = 1 << 7, 1 << 11, 1 << 12, 1 << 20, 1 << 21
+PROMPT = b"(qemu) "
+
+
+class Leaf:
+    def __init__(self, match, size):
+        self.virt, self.phys = int(match[1], 16), int(match[2], 16)
+        self.size = size
+        self.executable, self.writable = match[3] == "-", match[9] == "W"
+        self.global_, self.user = match[4] == "G", match[8] == "U"
+        self.uncached, self.write_through = match[6] == "C", match[7] == "T"
+
+    def __str__(self):
+        rights = ("w" if self.writable else "-") + ("x" if self.executable else "-")
+        return f"{self.virt:#x} -> {self.phys:#x} ({self.size >> 10} KB, {rights})"
+
+
+class Machine:
+    """A booted kernel and the monitor of its QEMU."""
+
+    def __init__(self, view, memory, cpu, keys):
+        self._socket = view.folder() / "monitor"
+        serial = view.folder() / "serial"
+        argv = qemu_argv(memory, cpu, extra=("-monitor", f"unix:{self._socket},server=on,wait=off"))
+        argv[argv.index("stdio")] = f"file:{serial}"
+        argv += ["-kernel", str(view.tree.build / "loader.elf"),
+                 "-initrd", str(view.tree.build / "kernel.elf"), "-append", keys]
+        self._child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, start_new_session=True)
+        self.boot = view.last_boot = Boot(0, "", shell_text(argv), 0)
+        limit = time.monotonic() + 120
+        while HELLO not in self.boot.text:
+            if time.monotonic() > limit or self._child.poll() is not None:
+                self.close()
+                expect(False, "no Hello")
+            time.sleep(0.1)
+            if serial.exists():
+                self.boot.text = serial.read_bytes().decode("utf-8", "replace").replace("\r", "")
+        self._monitor = socket.socket(socket.AF_UNIX)
+        self._monitor.settimeout(60)
+        self._monitor.connect(str(self._socket))
+        self._read()
+
+    def _read(self):
+        data = b""
+        while not data.endswith(PROMPT):
+            part = self._monitor.recv(1 << 16)
+            expect(part, "QEMU's monitor is gone")
+            data += part
+        return data.decode("utf-8", "replace").replace("\r", "")
+
+    def ask(self, command):
+        self._monitor.sendall(command.encode() + b"\n")
+        return self._read()
+
+    def word(self, address):
+        """8 bytes of physical memory."""
+        answer = self.ask(f"xp /1gx {address:#x}")
+        return int(re.search(r"^[0-9a-f]+: 0x([0-9a-f]+)", answer, re.M)[1], 16)
+
+    def register(self, name):
+        return int(re.search(rf"\b{name}\s*=([0-9a-f]+)", self.ask("info registers"))[1], 16)
+
+    def leaves(self):
+        """All leaves. QEMU prints P for a large one, and not how large: leaf_bytes() looks."""
+        leaves = []
+        for line in self.ask("info tlb").split("\n"):
+            if match := LEAF.fullmatch(line.strip()):
+                size = self.leaf_bytes(int(match[1], 16)) if match[5] == "P" else PAGE
+                leaves.append(Leaf(match, size))
+        return leaves
+
+    def leaf_bytes(self, virt):
+        """2 MiB or 1 GiB: whether the walk ends at level 3."""
+        if virt % HUGE != 0:
+            return LARGE
+        return HUGE if self.entry(virt, 3) & 1 << 7 else LARGE
+
+    def entry(self, virt, level):
+        """The raw entry at a level of the page tables (1: of a 4 KiB page)."""
+        table = self.register("CR3") & ~0xFFF
+        for at in range(5 if self.register("CR4") & CR4_LA57 else 4, 0, -1):
+            entry = self.word(table + 8 * (virt >> (3 + 9 * at) & 511))
+            if at == level or entry & 1 == 0 or (at < 4 and entry & 1 << 7):
+                return entry
+            table = entry & 0x000F_FFFF_FFFF_F000
+        return 0
+
+    def close(self):
+        kill_session(self._child.pid)
+        self._child.wait()
+
+
+def audit(view, memory, cpu, keys=""):
+    machine = Machine(view, memory, cpu, keys)
+    try:
+        log = Log(machine.boot)
+        leaves = machine.leaves()
+        expect(len(leaves) > 100, f"{len(leaves)} leaves only")
+        check_registers(machine, cpu, "la57" in keys)
+        check_all(leaves)
+        image = check_image(view, log, leaves)
+        heap = check_heap(log, leaves)
+        direct = check_direct_map(machine, log, leaves, image)
+        known = {leaf.virt for leaf in image + heap + direct}
+        rest = [leaf for leaf in leaves if leaf.virt not in known]
+        expect(not rest, f"mapped for no reason: {', '.join(map(str, rest[:5]))}")
+    finally:
+        machine.close()
+
+
+def check_registers(machine, cpu, five_levels):
+    wanted = CR4_PGE | (CR4_SMEP | CR4_SMAP | CR4_UMIP if cpu == "max" else 0)
+    wanted |= CR4_LA57 if five_levels else 0
+    cr4 = machine.register("CR4")
+    expect(cr4 & wanted == wanted, f"CR4 is {cr4:#x}, wanted {wanted:#x}")
+    expect(machine.register("CR0") & CR0_WP, "CR0.WP is off")
+    expect(machine.register("EFER") & EFER_NXE, "EFER.NXE is off")
+
+
+def check_all(leaves):
+    """W^X, also through aliases; supervisor only; global; lower half empty."""
+    for leaf in leaves:
+        expect(leaf.virt >= HIGHER_HALF, f"in the lower half: {leaf}")
+        expect(not (leaf.writable and leaf.executable), f"writable and executable: {leaf}")
+        expect(not leaf.user, f"open to user mode: {leaf}")
+        expect(leaf.global_, f"not global: {leaf}")
+    executable = [leaf for leaf in leaves if leaf.executable]
+    writable = merged((leaf.phys, leaf.phys + leaf.size) for leaf in leaves if leaf.writable)
+    for leaf in executable:
+        for base, end in writable:
+            expect(end <= leaf.phys or leaf.phys + leaf.size <= base,
+                   f"executable, and writable elsewhere: {leaf}")
+
+
+def check_image(view, log, leaves):
+    """Every page of the kernel file's segments with just its rights, but for the guard pages."""
+    elf = Elf((view.tree.build / "kernel.elf").read_bytes())
+    base = elf.loads()[0].get("vaddr") & ~0xFFF
+    phys = int(log.only(r"\[loader\] kernel at .*physical 0x([0-9a-f]+).*")[1], 16)
+    pages = {leaf.virt: leaf for leaf in leaves if base <= leaf.virt < base + HUGE}
+    missing, found = 0, []
+    for segment in elf.loads():
+        flags = segment.get("flags")
+        for virt in range(segment.get("vaddr") & ~0xFFF, segment.end(), PAGE):
+            leaf = pages.get(virt)
+            if leaf is None:
+                missing += 1
+                expect(flags & PF_W, f"{virt:#x} is not mapped")
+                continue
+            expect(leaf.phys == phys + virt - base, f"not the kernel's frame: {leaf}")
+            expect(leaf.writable == bool(flags & PF_W) and leaf.executable == bool(flags & PF_X),
+                   f"segment rights {flags}: {leaf}")
+            found.append(leaf)
+    expect(missing == GUARDS, f"{missing} pages of the data are not mapped, not {GUARDS} guards")
+    return found
+
+
+def check_heap(log, leaves):
+    """The heap's pages: as many as it says, RW-, in memory that is the allocator's to give."""
+    match = log.only(r"\[MM\] Heap: (\d+) MB at 0x([0-9a-f]+)")
+    base, size = int(match[2], 16), int(match[1]) << 20
+    heap = [leaf for leaf in leaves if base <= leaf.virt < base + size]
+    expect(merged((leaf.virt, leaf.virt + leaf.size) for leaf in heap) == [(base, base + size)],
+           "the heap is not mapped in one piece")
+    usable = log.extents({"usable"})
+    frames = merged((leaf.phys, leaf.phys + leaf.size) for leaf in heap)
+    expect(sum(end - start for start, end in frames) == size, "two heap pages share a frame")
+    for start, end in frames:
+        expect(any(low <= start and end <= high for low, high in usable),
+               f"heap frames {start:#x}-{end:#x} are not usable memory")
+    for leaf in heap:
+        expect(leaf.writable and not leaf.executable, f"not RW-: {leaf}")
+    return heap
+
+
+def check_direct_map(machine, log, leaves, image):
+    """Exactly the RAM and the framebuffer; read-only where the image is; never executable."""
+    offset = int(log.only(r"\[MM\] HHDM offset: 0x([0-9a-f]+)")[1], 16)
+    mapped = [leaf for leaf in leaves if leaf.virt - leaf.phys == offset]
+    got = merged((leaf.phys, leaf.phys + leaf.size) for leaf in mapped)
+    expected = log.extents(RAM | {"framebuffer"})
+    expect(got == expected, f"the direct map holds {text_of(got)}, not {text_of(expected)}")
+    constant = {leaf.phys for leaf in image if not leaf.writable}
+    screen = log.extents({"framebuffer"})
+    for leaf in mapped:
+        expect(not leaf.executable, f"executable: {leaf}")
+        expect(leaf.writable == (leaf.phys not in constant), f"wrong rights: {leaf}")
+        if any(base <= leaf.phys < end for base, end in screen):
+            check_write_combining(machine, leaf)
+        else:
+            expect(not leaf.uncached and not leaf.write_through, f"not write-back: {leaf}")
+    return mapped
+
+
+def check_write_combining(machine, leaf):
+    """PAT entry 5: PAT 1, PCD 0, PWT 1; the PAT bit is 7 in a 4 KiB leaf, 12 in a larger one."""
+    entry = machine.entry(leaf.virt, 1)
+    pat = entry >> (7 if leaf.size == PAGE else 12) & 1
+    expect(pat and not leaf.uncached and leaf.write_through,
+           f"not write-combining: {leaf}, {entry:#x}")
+
+
+add("audit/64M-qemu64", audit, "64M", "qemu64")
+add("audit/64M-max", audit, "64M", "max")
+add("audit/5G-qemu64", audit, "5G", "qemu64")
+add("audit/5G-max", audit, "5G", "max")
+add("audit/la57", audit, "64M", "max", "loader.la57=1")
+add("audit/other-hhdm-and-slide", audit, "64M", "max",
+    "loader.hhdm=0xffff9a8765433000 loader.slide=0x2345000")
+add("audit/baserev2", audit, "64M", "qemu64", "loader.baserev=2")
+add("audit/islands", audit, "64M", "qemu64", "loader.map=+0x2800000:0x3000:1 "
+    "loader.map=+0x2a00800:0x100:4 loader.map=+0x2c00000:0x200000:3 loader.map=+0x300000:0x1000:77")
+add("audit/no-framebuffer", audit, "64M", "qemu64", "loader.omit=framebuffer")

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: MIT
+#
+# The host tests; included by the top Makefile, whose BUILD, CC, WARN, DEBUG, Q, say and stamp it
+# uses.
+#
+#   mm/*.c + mm/port/hosted*.c + tests/host/*.c  --each variant-->  $(BUILD)/host/<variant>/test_*
+#   variants: plain (-O2), san (ASan, UBSan, free memory poisoned), tsan (threads only)
+#
+# A test program is one test_*.c; all other .c files are shared by all of them. run.sh runs the
+# programs and sums up; MELLO_SEEDS=N makes the random tests longer.
+
+HOST_MM_SRCS     := $(sort $(wildcard mm/*.c mm/port/hosted*.c))
+HOST_TEST_SRCS   := $(sort $(wildcard tests/host/test_*.c))
+HOST_SHARED_SRCS := $(filter-out $(HOST_TEST_SRCS),$(sort $(wildcard tests/host/*.c)))
+HOST_TESTS       := $(HOST_TEST_SRCS:tests/host/%.c=%)
+HOST_TSAN_TESTS  := test_threads test_hosted test_kheap
+
+HOST_CXX    ?= $(if $(findstring clang,$(CC)),clang++,g++)
+HOST_CFLAGS := -std=gnu11 -g $(WARN) -Imm/include -I. -DMM_DEBUG=$(DEBUG)
+HOST_LIBS   := -lcmocka -lpthread
+
+HOST_FLAGS_plain := -O2
+HOST_FLAGS_san   := -O1 -fsanitize=address,undefined -fno-sanitize-recover=all \
+                    -fno-omit-frame-pointer -DMM_MEMORY_HOOKS=1
+HOST_FLAGS_tsan  := -O1 -fsanitize=thread -fno-omit-frame-pointer
+
+# $(1): variant. Objects of a variant never mix with another's, nor with another compiler's (stamp).
+define host_variant
+HOST_OBJS_$(1) := $$(HOST_MM_SRCS:%=$$(BUILD)/host/$(1)/%.o) \
+                  $$(HOST_SHARED_SRCS:%=$$(BUILD)/host/$(1)/%.o)
+HOST_PROGRAMS_$(1) := $$(HOST_TESTS:%=$$(BUILD)/host/$(1)/%)
+
+$$(BUILD)/host/$(1).stamp: FORCE
+	$$(call stamp,$$(CC) $$(CC_VERSION) $$(HOST_CFLAGS) $$(HOST_FLAGS_$(1)) $$(HOST_OBJS_$(1)))
+
+$$(BUILD)/host/$(1)/%.c.o: %.c $$(BUILD)/host/$(1).stamp
+	@mkdir -p $$(@D)
+	$$(call say,TESTCC,$(1)/$$<)
+	$$(Q)$$(CC) $$(HOST_CFLAGS) $$(HOST_FLAGS_$(1)) -MMD -MP -MF $$@.d -c -o $$@ $$<
+
+$$(HOST_PROGRAMS_$(1)): $$(BUILD)/host/$(1)/%: \
+        $$(BUILD)/host/$(1)/tests/host/%.c.o $$(HOST_OBJS_$(1))
+	$$(call say,TESTLD,$$@)
+	$$(Q)$$(CC) $$(HOST_FLAGS_$(1)) $$(HOST_LINK_$$*) -o $$@ $$^ $$(HOST_LIBS)
+
+-include $$(HOST_OBJS_$(1):%=%.d) $$(HOST_TEST_SRCS:%=$$(BUILD)/host/$(1)/%.o.d)
+endef
+$(foreach variant,plain san tsan,$(eval $(call host_variant,$(variant))))
+
+# In a process nobody can touch the kernel half: test_init.c stands between mm_init() and
+# kheap_init() and gives the heap's frames at their address in the fake RAM.
+HOST_LINK_test_init := -Wl,--wrap=kheap_init
+
+HOST_LIBRARY := $(BUILD)/libmello-mm-hosted.a
+HOST_CHECKS  := 'sh tests/host/smoke.sh $(HOST_CXX) $(HOST_LIBRARY)' \
+                'sh tests/host/headers.sh $(CC) $(HOST_CXX)' \
+                'sh tests/host/undefined-symbols.sh $(BUILD)/mm-core.o'
+
+.PHONY: test-host test-host-build test-host-plain test-host-san test-host-tsan
+
+test-host-build: $(HOST_PROGRAMS_plain) $(HOST_PROGRAMS_san) $(HOST_LIBRARY) $(BUILD)/mm-core.o
+
+test-host: test-host-build
+	@sh tests/host/run.sh $(HOST_PROGRAMS_plain) $(HOST_PROGRAMS_san) $(HOST_CHECKS)
+
+test-host-plain: $(HOST_PROGRAMS_plain) $(HOST_LIBRARY) $(BUILD)/mm-core.o
+	@sh tests/host/run.sh $(HOST_PROGRAMS_plain) $(HOST_CHECKS)
+
+test-host-san: $(HOST_PROGRAMS_san)
+	@sh tests/host/run.sh $(HOST_PROGRAMS_san)
+
+test-host-tsan: $(HOST_TSAN_TESTS:%=$(BUILD)/host/tsan/%)
+	@sh tests/host/run.sh $(HOST_TSAN_TESTS:%=$(BUILD)/host/tsan/%)

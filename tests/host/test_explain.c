@@ -1,0 +1,295 @@
+/* SPDX-License-Identifier: MIT */
+/* What mm says of an address in a fault report: every kind of address, at its borders, with the locks
+ * of mm taken, before mm stands, and with a heap whose state is damaged. */
+#include "support.h"
+
+#include <mm/explain.h>
+
+#include "mm/buddy.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define HEAP_BYTES  MM_MIB(2)
+#define HEAP_WINDOW 0xffffff0000000000u
+#define STACKS      0xfffffe8000000000u
+#define DEVICES     0xfffffe0000000000u
+#define IMAGE       0xffffffff80000000u
+
+static struct machine machine;
+static struct mm mm;
+
+/* RAM [1 MiB, 17 MiB) with kernel and heap in it, a reserved range, a framebuffer, a hole. */
+static void mm_set_up(void)
+{
+    const struct boot_range list[] = {
+        ROW(0xf0000, MM_MIB(1), BOOT_RESERVED),
+        ROW(MM_MIB(1), MM_MIB(16), BOOT_USABLE),
+        ROW(MM_MIB(16), MM_MIB(17), BOOT_EXECUTABLE),
+        ROW(MM_MIB(20), MM_MIB(21), BOOT_FRAMEBUFFER),
+    };
+    paddr_t heap;
+
+    machine_set_up(&machine, list, COUNT_OF(list), false);
+    mm = (struct mm){ .map = machine.map, .pmm = machine.pmm, .cpu = features_of(4, 46, true) };
+    mm.boot.text = (struct boot_section){ IMAGE, IMAGE + 0x3000 };
+    mm.boot.rodata = (struct boot_section){ IMAGE + 0x3000, IMAGE + 0x5000 };
+    mm.boot.data = (struct boot_section){ IMAGE + 0x5000, IMAGE + 0x9000 };
+    mm.boot.guard[0] = (struct boot_section){ IMAGE + 0x7000, IMAGE + 0x8000 };
+    mm.boot.guard_count = 1;
+    mm.kvm.heap = (struct kvm_window){ HEAP_WINDOW, HEAP_WINDOW + MM_GIB(512) };
+    mm.kvm.stacks = (struct kvm_window){ STACKS, STACKS + MM_GIB(512) };
+    mm.kvm.devices = (struct kvm_window){ DEVICES, DEVICES + MM_GIB(512) };
+    mm.kvm.devices_next = DEVICES + 0x3000;
+    mm.kvm.heap_bytes = HEAP_BYTES;
+    assert_ok(
+        pmm_alloc_contiguous(&mm.pmm, HEAP_BYTES / FRAME_SIZE, MM_MIB(1), PMM_NO_LIMIT, &heap));
+    assert_ok(kheap_init(phys_to_virt(heap), HEAP_BYTES, NULL, &mm.heap));
+}
+
+#define assert_explained(address, ...)                                                             \
+    do {                                                                                           \
+        char expected_text[160], got_text[160];                                                    \
+        snprintf(expected_text, sizeof(expected_text), __VA_ARGS__);                               \
+        mm_explain(&mm, (vaddr_t)(address), got_text, sizeof(got_text));                           \
+        assert_string_equal(got_text, expected_text);                                              \
+    } while (0)
+
+static vaddr_t hhdm(paddr_t address)
+{
+    return hhdm_offset() + address;
+}
+
+static void explain_null_has_an_offset_both_ways(void **state)
+{
+    (void)state;
+    mm_set_up();
+    assert_explained(0, "null + 0x0");
+    assert_explained(0x18, "null + 0x18");
+    assert_explained(0xfff, "null + 0xfff");
+    assert_explained(0x1000, "lower half, outside everything that mm maps");
+    assert_explained(0 - (vaddr_t)8, "null - 0x8");
+    assert_explained(0 - (vaddr_t)0x1001, "higher half, outside everything that mm maps");
+}
+
+static void explain_canonical_depends_on_the_levels(void **state)
+{
+    (void)state;
+    mm_set_up();
+    assert_explained(0x0000800000000000u, "not canonical");
+    assert_explained(0xffff7fffffffffffu, "not canonical");
+    assert_explained(0x0123456789abcdefu, "not canonical");
+    mm.cpu.levels = 5;
+    assert_explained(0x0000800000000000u, "lower half, outside everything that mm maps");
+    assert_explained(0x0100000000000000u, "not canonical");
+}
+
+static void explain_image_names_the_section(void **state)
+{
+    (void)state;
+    mm_set_up();
+    assert_explained(IMAGE, "kernel text + 0x0");
+    assert_explained(IMAGE + 0x2fff, "kernel text + 0x2fff");
+    assert_explained(IMAGE + 0x3000, "kernel rodata + 0x0");
+    assert_explained(IMAGE + 0x5008, "kernel data + 0x8");
+    assert_explained(IMAGE + 0x7010, "guard page of the kernel image + 0x10");
+    assert_explained(IMAGE + 0x8000, "kernel data + 0x3000");
+    assert_explained(IMAGE + 0x9000, "higher half, outside everything that mm maps");
+}
+
+static void explain_heap_names_the_block_and_the_byte(void **state)
+{
+    (void)state;
+    mm_set_up();
+    uint8_t *small = kheap_alloc(mm.heap, 64), *large = kheap_alloc(mm.heap, 5000);
+    void *buddy = kheap_alloc(mm.heap, 5000); /* behind it: nothing merges when it is freed */
+    uintptr_t at = (uintptr_t)small, large_at = (uintptr_t)large;
+
+    assert_explained(at, "heap block 0x%lx of 64 bytes, byte 0", at);
+    assert_explained(at + 12, "heap block 0x%lx of 64 bytes, byte 12", at);
+    assert_explained(large_at + 8191, "heap block 0x%lx of 8192 bytes, byte 8191", large_at);
+    kheap_free(mm.heap, large);
+    assert_explained(large_at + 7, "free heap block 0x%lx of 8192 bytes, byte 7", large_at);
+    assert_explained((uintptr_t)mm.heap + 3, "state of the heap, byte 3");
+    kheap_free(mm.heap, buddy);
+    kheap_free(mm.heap, small);
+}
+
+static void explain_heap_window_counts_from_the_heap(void **state)
+{
+    vaddr_t base = HEAP_WINDOW + LARGE_PAGE_SIZE;
+
+    (void)state;
+    mm_set_up();
+    assert_explained(base - 1, "heap guard, 1 byte below the heap");
+    assert_explained(HEAP_WINDOW, "heap guard, 2097152 bytes below the heap");
+    assert_explained(base + HEAP_BYTES, "heap guard, 0 bytes above the heap");
+    assert_explained(base + HEAP_BYTES + 9, "heap guard, 9 bytes above the heap");
+    mm.kvm.heap_bytes = 0;
+    assert_explained(base, "window of the heap, before there is a heap");
+}
+
+/*   slot 2: | 61 unmapped pages | guard | 1 page | guard |       slot 3: no stack */
+static void explain_stack_tells_stack_guard_and_overflow(void **state)
+{
+    vaddr_t top = STACKS + 3 * KVM_STACK_SLOT_BYTES - PAGE_SIZE;
+
+    (void)state;
+    mm_set_up();
+    mm.kvm.stack_pages[2] = 1;
+    mm.kvm.stack_pages[4] = KVM_STACK_BUSY;
+    assert_explained(top - 1, "kernel stack 2, 1 byte below its top");
+    assert_explained(top - PAGE_SIZE, "kernel stack 2, 4096 bytes below its top");
+    assert_explained(top, "guard page above kernel stack 2");
+    assert_explained(top - PAGE_SIZE - 8, "guard page below kernel stack 2 (stack overflow)");
+    assert_explained(top - 3 * PAGE_SIZE, "8192 bytes below kernel stack 2 (stack overflow)");
+    assert_explained(top + PAGE_SIZE, "kernel stack slot 3, which holds no stack");
+    assert_explained(STACKS + 5 * KVM_STACK_SLOT_BYTES - PAGE_SIZE - 8,
+                     "kernel stack slot 4, which holds no stack");
+    assert_explained(STACKS + KVM_STACK_SLOTS * KVM_STACK_SLOT_BYTES,
+                     "window of the kernel stacks, behind the last slot");
+}
+
+static void explain_device_counts_from_the_window(void **state)
+{
+    (void)state;
+    mm_set_up();
+    assert_explained(DEVICES + 0x10f0, "window of device registers + 0x10f0");
+    assert_explained(DEVICES + 0x3000,
+                     "window of device registers + 0x3000, behind the last device");
+}
+
+static void stack_overflow_is_what_lies_below_a_stack(void **state)
+{
+    vaddr_t top = STACKS + KVM_STACK_SLOT_BYTES - PAGE_SIZE;
+
+    (void)state;
+    mm_set_up();
+    mm.kvm.stack_pages[0] = 2;
+    assert_true(mm_is_stack_overflow(&mm, top - 2 * PAGE_SIZE - 1));
+    assert_true(mm_is_stack_overflow(&mm, STACKS));
+    assert_false(mm_is_stack_overflow(&mm, top - 2 * PAGE_SIZE));
+    assert_false(mm_is_stack_overflow(&mm, top));
+    assert_false(mm_is_stack_overflow(&mm, top + PAGE_SIZE));
+    assert_false(mm_is_stack_overflow(&mm, STACKS - 1));
+    assert_false(mm_is_stack_overflow(&mm, 0));
+}
+
+static void explain_hhdm_knows_type_and_state_of_the_frame(void **state)
+{
+    paddr_t frame, table, metadata;
+
+    (void)state;
+    mm_set_up();
+    metadata = virt_to_phys(machine.metadata);
+    assert_ok(pmm_alloc_frame(&mm.pmm, &frame));
+    assert_ok(pmm_alloc_table(&mm.pmm, &table));
+    assert_explained(hhdm(frame + 18), "HHDM of frame 0x%lx, byte 18 (usable, used)", frame);
+    assert_explained(hhdm(table), "HHDM of frame 0x%lx, byte 0 (usable, page table)", table);
+    pmm_free_frame(&mm.pmm, frame);
+    assert_explained(hhdm(frame), "HHDM of frame 0x%lx, byte 0 (usable, free)", frame);
+    assert_explained(hhdm(mm_round_down(metadata, FRAME_SIZE)),
+                     "HHDM of frame 0x%lx, byte 0 (metadata, reserved)",
+                     mm_round_down(metadata, FRAME_SIZE));
+    assert_explained(hhdm(MM_MIB(17) - 1),
+                     "HHDM of frame 0x10ff000, byte 4095 (executable, reserved)");
+    assert_explained(hhdm(0xf0008), "HHDM of physical 0xf0008 (reserved)");
+    assert_explained(hhdm(MM_MIB(20)), "HHDM of physical 0x1400000 (framebuffer)");
+    assert_explained(hhdm(MM_MIB(18)), "HHDM of physical 0x1200000 (no memory)");
+    assert_explained(hhdm(0xfee00000), "HHDM of physical 0xfee00000 (no memory)");
+    assert_explained(hhdm(MM_GIB(4)), "lower half, outside everything that mm maps");
+}
+
+static void explain_works_before_mm_is_up(void **state)
+{
+    (void)state;
+    mm = (struct mm){ 0 };
+    init_hhdm(0, 0);
+    assert_explained(0x18, "null + 0x18");
+    assert_explained(0x0123456789abcdefu, "not canonical");
+    assert_explained(IMAGE, "higher half, outside everything that mm maps");
+    assert_explained(HEAP_WINDOW, "higher half, outside everything that mm maps");
+    assert_int_equal(pmm_peek_frame(&mm.pmm, MM_MIB(1)), PMM_FRAME_OUTSIDE);
+    /* The loader's HHDM, no map yet. */
+    init_hhdm(0xffff800000000000u, MM_GIB(64));
+    assert_explained(0xffff800000001000u, "HHDM of physical 0x1000 (no memory)");
+    init_hhdm(0, 0);
+}
+
+/* A lock that is taken twice by one thread is a violation of the hosted port, which fails the test.
+ * The heap's lock is the first member of the heap. */
+static void explain_takes_no_lock(void **state)
+{
+    struct mm_port_lock *locks[] = { &mm.pmm.lock, &mm.kernel_space.lock, &mm.kvm.lock, NULL };
+    uint64_t saved[COUNT_OF(locks)];
+
+    (void)state;
+    mm_set_up();
+    mm.kvm.stack_pages[0] = 1;
+    uintptr_t block = (uintptr_t)kheap_alloc(mm.heap, 64);
+    locks[3] = (struct mm_port_lock *)(void *)mm.heap;
+    for (size_t i = 0; i < COUNT_OF(locks); i++)
+        saved[i] = mm_port_lock(locks[i]);
+    assert_explained(block + 1, "heap block 0x%lx of 64 bytes, byte 1", block);
+    assert_explained(hhdm(MM_MIB(16)), "HHDM of frame 0x1000000, byte 0 (executable, reserved)");
+    assert_explained(STACKS + KVM_STACK_SLOT_BYTES - PAGE_SIZE - 1,
+                     "kernel stack 0, 1 byte below its top");
+    for (size_t i = COUNT_OF(locks); i > 0; i--)
+        mm_port_unlock(locks[i - 1], saved[i - 1]);
+}
+
+static void explain_keeps_to_the_buffer(void **state)
+{
+    char buffer[16];
+
+    (void)state;
+    mm_set_up();
+    memset(buffer, '#', sizeof(buffer));
+    mm_explain(&mm, 0x18, buffer, 5);
+    assert_string_equal(buffer, "null");
+    assert_int_equal(buffer[5], '#');
+    mm_explain(&mm, 0x18, buffer, 1);
+    assert_string_equal(buffer, "");
+}
+
+static void peek_of_damaged_tags_finds_no_block(void **state)
+{
+    static uint64_t memory[4096];
+    const uint64_t region = MM_MIB(1) / 16;
+    struct buddy buddy;
+    struct buddy_block block;
+
+    (void)state;
+    assert_true(buddy_state_bytes(region) <= sizeof(memory));
+    buddy_init(&buddy, region, 0, memory);
+    assert_true(buddy_peek(&buddy, 4097, &block));
+    assert_int_equal(block.offset, 0);
+    assert_false(block.allocated);
+    memset(buddy.tags, 0, region / MIN_BLOCK_SIZE);
+    assert_false(buddy_peek(&buddy, 4097, &block));
+    memset(buddy.tags, 0x7f, region / MIN_BLOCK_SIZE); /* an order that does not exist */
+    assert_false(buddy_peek(&buddy, 4097, &block));
+    memset(buddy.tags, 0xff, region / MIN_BLOCK_SIZE);
+    assert_false(buddy_peek(&buddy, 4097, &block));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(explain_null_has_an_offset_both_ways),
+        TEST(explain_canonical_depends_on_the_levels),
+        TEST(explain_image_names_the_section),
+        TEST(explain_heap_names_the_block_and_the_byte),
+        TEST(explain_heap_window_counts_from_the_heap),
+        TEST(explain_stack_tells_stack_guard_and_overflow),
+        TEST(explain_device_counts_from_the_window),
+        TEST(stack_overflow_is_what_lies_below_a_stack),
+        TEST(explain_hhdm_knows_type_and_state_of_the_frame),
+        TEST(explain_works_before_mm_is_up),
+        TEST(explain_takes_no_lock),
+        TEST(explain_keeps_to_the_buffer),
+        TEST(peek_of_damaged_tags_finds_no_block),
+    };
+
+    return RUN_TESTS(tests);
+}

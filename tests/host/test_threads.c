@@ -1,0 +1,324 @@
+/* SPDX-License-Identifier: MIT */
+/* Many CPUs at once: frames, heap blocks and mappings under contention, and bugs of which exactly
+ * one CPU may win. Each thread is a CPU with interrupts, registers and TLB of its own.
+ * ThreadSanitizer runs this program too. Threads only count; what they counted is judged after they
+ * are joined, by the thread that runs the test. */
+#include "walker.h"
+
+#include <pthread.h>
+#include <string.h>
+
+#define THREADS 4u
+
+static struct machine machine;
+static struct kheap *heap;
+static struct address_space space;
+
+static unsigned bugs, violations, errors, torn_lines;
+
+static void count(unsigned *counter)
+{
+    __atomic_fetch_add(counter, 1, __ATOMIC_RELAXED);
+}
+
+static unsigned counted(const unsigned *counter)
+{
+    return __atomic_load_n(counter, __ATOMIC_RELAXED);
+}
+
+/* A line is whole, or somebody wrote into another's buffer. */
+static void on_log(enum mm_log_level level, const char *line)
+{
+    size_t length = strlen(line);
+
+    if (strncmp(line, "[MM] ", 5) != 0 || length >= MM_LOG_LINE_MAX || strchr(line, '\n') != NULL)
+        count(&torn_lines);
+    if (level == MM_LOG_ERROR)
+        count(&errors);
+}
+
+static void on_bug(const char *line)
+{
+    (void)line;
+    count(&bugs);
+}
+
+static void on_violation(const char *what)
+{
+    (void)what;
+    count(&violations);
+}
+
+static void set_up(void)
+{
+    struct hosted_hooks hooks = *support_hooks();
+    struct mm_cpu_features features = features_of(4, 52, true);
+    paddr_t base;
+
+    machine_set_up_simple(&machine, MM_MIB(32));
+    assert_ok(pmm_alloc_contiguous(&machine.pmm, 1024, MM_MIB(1), PMM_NO_LIMIT, &base));
+    assert_ok(kheap_init(phys_to_virt(base), MM_MIB(4), NULL, &heap));
+    assert_ok(paging_init(&space, &machine.pmm, &features));
+    bugs = violations = errors = torn_lines = 0;
+    hooks.log = on_log;
+    hooks.bug = on_bug;
+    hooks.violation = on_violation;
+    hosted_set_hooks(&hooks);
+}
+
+static void run_threads(void *(*body)(void *))
+{
+    pthread_t threads[THREADS];
+
+    for (size_t i = 0; i < THREADS; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, body, (void *)(i + 1)), 0);
+    for (size_t i = 0; i < THREADS; i++)
+        assert_int_equal(pthread_join(threads[i], NULL), 0);
+    assert_int_equal(counted(&violations), 0);
+    assert_int_equal(counted(&torn_lines), 0);
+}
+
+/* A random source of each thread. */
+static uint64_t next_random(uint64_t *state)
+{
+    *state = *state * 6364136223846793005u + 1442695040888963407u;
+    return *state >> 33;
+}
+
+static unsigned rounds(unsigned usual)
+{
+    return support_is_sanitized() ? usual / 4 : usual;
+}
+
+/* ---- Frames ---- */
+
+static void *frames_body(void *argument)
+{
+    uint64_t random = (uintptr_t)argument, self = (uintptr_t)argument;
+    paddr_t own[64] = { 0 };
+    uint64_t counts[64] = { 0 };
+
+    for (unsigned i = 0; i < rounds(20000); i++) {
+        size_t slot = next_random(&random) % 64;
+        uint64_t *memory;
+
+        if (counts[slot] != 0) {
+            memory = phys_to_virt(own[slot]);
+            if (memory[0] != self || memory[counts[slot] * 512 - 1] != self)
+                count(&errors);
+            if (counts[slot] == 1)
+                pmm_free_frame(&machine.pmm, own[slot]);
+            else
+                pmm_free_contiguous(&machine.pmm, own[slot], counts[slot]);
+            counts[slot] = 0;
+            continue;
+        }
+        counts[slot] = next_random(&random) % 8 == 0 ? 1 + next_random(&random) % 16 : 1;
+        if ((counts[slot] == 1 ? pmm_alloc_frame(&machine.pmm, &own[slot])
+                               : pmm_alloc_contiguous(&machine.pmm, counts[slot], FRAME_SIZE,
+                                                      PMM_NO_LIMIT, &own[slot])) != MM_OK) {
+            count(&errors);
+            counts[slot] = 0;
+            continue;
+        }
+        memory = phys_to_virt(own[slot]);
+        if (!is_zero(memory, counts[slot] * FRAME_SIZE))
+            count(&errors);
+        memory[0] = memory[counts[slot] * 512 - 1] = self;
+    }
+    for (size_t slot = 0; slot < 64; slot++)
+        if (counts[slot] != 0)
+            pmm_free_contiguous(&machine.pmm, own[slot], counts[slot]);
+    return NULL;
+}
+
+static void threads_share_no_frame(void **state)
+{
+    struct pmm_stats before;
+
+    (void)state;
+    set_up();
+    before = pmm_stats(&machine.pmm);
+    run_threads(frames_body);
+    assert_int_equal(counted(&errors), 0);
+    assert_int_equal(counted(&bugs), 0);
+    assert_pmm_stats_equal(pmm_stats(&machine.pmm), before);
+    assert_pmm_sound(&machine.pmm);
+}
+
+/* ---- Heap ---- */
+
+static void *heap_body(void *argument)
+{
+    uint64_t random = (uintptr_t)argument;
+    unsigned char *own[64] = { NULL };
+    size_t sizes[64] = { 0 };
+
+    for (unsigned i = 0; i < rounds(40000); i++) {
+        size_t slot = next_random(&random) % 64;
+
+        if (own[slot] != NULL) {
+            if (own[slot][0] != (unsigned char)(uintptr_t)argument ||
+                own[slot][sizes[slot] - 1] != (unsigned char)(uintptr_t)argument)
+                count(&errors);
+            kheap_free(heap, own[slot]);
+            own[slot] = NULL;
+            continue;
+        }
+        sizes[slot] = 1 + next_random(&random) % (1u << (4 + next_random(&random) % 10));
+        own[slot] = kheap_alloc(heap, sizes[slot]);
+        if (own[slot] == NULL || !is_zero(own[slot], sizes[slot])) {
+            count(&errors);
+            continue;
+        }
+        memset(own[slot], (int)(uintptr_t)argument, sizes[slot]);
+    }
+    for (size_t slot = 0; slot < 64; slot++)
+        kheap_free(heap, own[slot]);
+    return NULL;
+}
+
+static void threads_share_no_heap_block(void **state)
+{
+    (void)state;
+    set_up();
+    run_threads(heap_body);
+    assert_int_equal(counted(&errors), 0);
+    assert_int_equal(counted(&bugs), 0);
+    assert_int_equal(kheap_stats(heap).used_blocks, 0);
+    assert_int_equal(kheap_stats(heap).largest_free_block, MAX_BLOCK_SIZE);
+    assert_true(kheap_verify(heap));
+}
+
+/* ---- Everybody frees the same: one takes effect, all others are reported ---- */
+
+#define SHARED 200u
+
+static void *shared_blocks[SHARED];
+static paddr_t shared_frames[SHARED];
+static pthread_barrier_t barrier;
+
+static void *free_the_same_body(void *argument)
+{
+    (void)argument;
+    for (size_t i = 0; i < SHARED; i++) {
+        pthread_barrier_wait(&barrier);
+        kheap_free(heap, shared_blocks[i]);
+        pmm_free_frame(&machine.pmm, shared_frames[i]);
+    }
+    return NULL;
+}
+
+static void threads_free_the_same_and_one_wins(void **state)
+{
+    struct pmm_stats before;
+
+    (void)state;
+    set_up();
+    before = pmm_stats(&machine.pmm);
+    for (size_t i = 0; i < SHARED; i++) {
+        shared_blocks[i] = kheap_alloc(heap, 64);
+        assert_ok(pmm_alloc_frame(&machine.pmm, &shared_frames[i]));
+    }
+    assert_int_equal(pthread_barrier_init(&barrier, NULL, THREADS), 0);
+    run_threads(free_the_same_body);
+    pthread_barrier_destroy(&barrier);
+    assert_int_equal(counted(&bugs), 2 * SHARED * (THREADS - 1));
+    assert_int_equal(kheap_stats(heap).used_blocks, 0);
+    assert_true(kheap_verify(heap));
+    assert_pmm_stats_equal(pmm_stats(&machine.pmm), before);
+    assert_pmm_sound(&machine.pmm);
+}
+
+/* ---- Mappings ---- */
+
+#define CONTESTED ((vaddr_t)0xffffc00000000000)
+
+static unsigned maps_won, unmaps_won;
+
+/* All map and unmap the same few pages: each success of one side is matched by one of the other. */
+static void *mappings_body(void *argument)
+{
+    uint64_t random = (uintptr_t)argument;
+
+    for (unsigned i = 0; i < rounds(10000); i++) {
+        vaddr_t page = CONTESTED + (next_random(&random) % 4) * MM_MIB(2);
+        mm_status_t status;
+
+        if (next_random(&random) % 2 == 0) {
+            status = paging_map_page(&space, page, (uintptr_t)argument << 12, PAGING_WRITE);
+            if (status == MM_OK)
+                count(&maps_won);
+            else if (status != MM_ALREADY_MAPPED)
+                count(&errors);
+        } else {
+            paddr_t frame = 0;
+
+            status = paging_unmap_page(&space, page, &frame);
+            if (status == MM_OK)
+                count(&unmaps_won);
+            if (status == MM_OK && (frame == 0 || frame > THREADS << 12))
+                count(&errors);
+        }
+    }
+    return NULL;
+}
+
+static void threads_map_the_same_pages_and_one_wins(void **state)
+{
+    uint64_t left;
+    struct pmm_stats before;
+
+    (void)state;
+    set_up();
+    before = pmm_stats(&machine.pmm);
+    maps_won = unmaps_won = 0;
+    run_threads(mappings_body);
+    assert_int_equal(counted(&errors), 0);
+    assert_true(counted(&maps_won) > 0);
+    left = space.stats.leaves[0];
+    assert_int_equal(counted(&maps_won) - counted(&unmaps_won), left);
+    assert_space_sound(&space);
+    for (vaddr_t page = CONTESTED; page < CONTESTED + MM_MIB(8); page += MM_MIB(2))
+        left -= paging_unmap_page(&space, page, NULL) == MM_OK;
+    assert_int_equal(left, 0);
+    assert_pmm_stats_equal(pmm_stats(&machine.pmm), before);
+}
+
+/* ---- Everything that logs, at debug ---- */
+
+static void *logging_body(void *argument)
+{
+    uint64_t random = (uintptr_t)argument;
+
+    for (unsigned i = 0; i < rounds(4000); i++) {
+        paddr_t frame;
+
+        kheap_free(heap, kheap_alloc(heap, 1 + next_random(&random) % 4096));
+        if (pmm_alloc_frame(&machine.pmm, &frame) == MM_OK)
+            pmm_free_frame(&machine.pmm, frame);
+    }
+    return NULL;
+}
+
+static void threads_log_whole_lines(void **state)
+{
+    (void)state;
+    set_up();
+    mm_log_level = MM_LOG_DEBUG;
+    run_threads(logging_body);
+    assert_int_equal(counted(&errors), 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(threads_share_no_frame),
+        TEST(threads_share_no_heap_block),
+        TEST(threads_free_the_same_and_one_wins),
+        TEST(threads_map_the_same_pages_and_one_wins),
+        TEST(threads_log_whole_lines),
+    };
+
+    return RUN_TESTS(tests);
+}
