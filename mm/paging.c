@@ -535,8 +535,7 @@ static void free_table(void *context, paddr_t table)
 
 void paging_destroy(struct address_space *space)
 {
-    paging_for_each_table((struct paging_root){ space->root, space->levels }, free_table,
-                          space->pmm);
+    visit_tables(space->root, space->levels, TABLE_LAST, free_table, space->pmm);
     *space = (struct address_space){ 0 };
 }
 

@@ -75,6 +75,7 @@ static void init_foreign_brings_everything_up(void **state)
     assert_true(kheap_verify(mm.heap));
     assert_int_equal(hosted_cpu()->cr3_loads, 0); /* somebody else's registers are left alone */
     assert_int_equal(hosted_cpu()->cr4, (uint64_t)1 << 5);
+    assert_int_equal(hhdm_end(), 0xfd3e8000); /* the framebuffer is the last that it holds */
     assert_true(mm.total_ns >= mm.pmm_ns);
 }
 
@@ -359,6 +360,7 @@ static void init_with_own_page_tables(void **state)
         mm_init(&mm, &rows.boot);
         assert_int_equal(log_count("[MM] ERROR"), 0);
         check_kernel_space(levels);
+        assert_int_equal(hhdm_end(), 0xfd3e8000);
         assert_true(window_heap >> 63 == 1);
         assert_int_equal(kvm_place_of(&mm.kvm, window_heap), KVM_HEAP);
         assert_space_sound(&mm.kernel_space);
