@@ -10,12 +10,14 @@
 #include "arch/x86_64/tsc.h"
 #include "kernel/boot.h"
 #include "kernel/console.h"
+#include "kernel/cpu_test.h"
 #include "kernel/fault_test.h"
 #include "kernel/screen/screen.h"
 #include "kernel/options.h"
 #include "kernel/place.h"
 #include "kernel/power.h"
 #include "kernel/smp.h"
+#include "kernel/stress.h"
 #include "kernel/trap.h"
 #include <mm/mm.h>
 
@@ -81,6 +83,10 @@ _Noreturn void kmain(vaddr_t loader_stack)
     if (!init_memory(boot)) /* frames, page tables, heap, self-tests */
         power_end(POWER_TEST_FAILED);
     smp_start(options.smp);
+    if (options.has_test && !cpu_test_run(&options.test))
+        power_end(POWER_TEST_FAILED);
+    if (!stress_run(mm_kernel()->options.stress_seconds))
+        power_end(POWER_TEST_FAILED);
     console_print("Hello from MelloOS ✨");
     screen_show_summary(mm_kernel(), mm_kernel()->tests, smp_cpu_count());
     if (options.has_fault)

@@ -57,6 +57,9 @@ static void options_apply(struct kernel_options *options, const struct mm_cmdlin
     } else if (mm_cmdline_key_is(word, "mello.fault")) {
         options->has_fault = true;
         options->fault = *word;
+    } else if (mm_cmdline_key_is(word, "mello.test")) {
+        options->has_test = true;
+        options->test = *word;
     } else if (mm_cmdline_key_is(word, "mello.lost")) {
         if (options_read_place(word, &options->smp.lost))
             options->smp.has_lost = true;
@@ -64,7 +67,7 @@ static void options_apply(struct kernel_options *options, const struct mm_cmdlin
             options_warn_value(word, "the place of a CPU in the boot loader's list");
     } else {
         console_print("WARNING: command line: unknown key %.*s (known: mello.exit, mello.color, "
-                      "mello.fault, mello.lost)",
+                      "mello.fault, mello.test, mello.lost)",
                       (int)word->key_bytes, word->key);
     }
 }

@@ -11,6 +11,8 @@ struct kernel_options {
     bool colour;                  /* mello.color=0|1: colours on the serial line */
     bool has_fault;               /* mello.fault=<name>: a deliberate machine fault at the end */
     struct mm_cmdline_word fault; /* its word; the value points into the line */
+    bool has_test;                /* mello.test=<name>: a test of several CPUs */
+    struct mm_cmdline_word test;  /* its word, likewise */
     struct smp_options smp;       /* mello.lost=N: the CPU at that place comes too late */
 };
 

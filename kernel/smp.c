@@ -182,6 +182,13 @@ void smp_interrupt_others(void (*function)(void *argument), void *argument)
 
 /* ---- Timer ---- */
 
+/* A function that takes longer than a tick (it waits for a lock whose holder's CPU does not run, as
+ * happens to virtual ones) would be called again at once, and its thread would never go on. */
+static bool smp_tick_is_due(const struct percpu *cpu)
+{
+    return cpu_read_tsc() - cpu->tick_end >= tsc_hz() / SMP_TIMER_HZ / 2;
+}
+
 /* The end of the interrupt is told last: until then the APIC holds the next tick back, whatever the
  * function does with the interrupt flag. */
 static void smp_on_timer(const struct trap_frame *frame)
@@ -193,9 +200,11 @@ static void smp_on_timer(const struct trap_frame *frame)
     __atomic_store_n(&cpu->ticks, cpu->ticks + 1, __ATOMIC_RELAXED);
     __atomic_store_n(&cpu->in_tick, 1, __ATOMIC_SEQ_CST);
     function = __atomic_load_n(&smp_timer_function, __ATOMIC_SEQ_CST);
-    if (function != NULL)
+    if (function != NULL && smp_tick_is_due(cpu)) {
         function();
-    cpu_interrupts_off();
+        cpu_interrupts_off();
+        cpu->tick_end = cpu_read_tsc();
+    }
     __atomic_store_n(&cpu->in_tick, 0, __ATOMIC_RELEASE);
     apic_end_interrupt();
 }

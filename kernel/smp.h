@@ -72,8 +72,9 @@ void smp_call_all(void (*function)(void *argument), void *argument);
 void smp_interrupt_others(void (*function)(void *argument), void *argument);
 
 /* Sets what every timer interrupt on every CPU calls, at entry with interrupts off (it may switch
- * them on: only TRAP_CALL and TRAP_SHOOTDOWN come then); NULL: nothing, as at first. When it
- * returns, no CPU is inside the function set before.
+ * them on: only TRAP_CALL and TRAP_SHOOTDOWN come then); NULL: nothing, as at first. A tick that
+ * comes within half a tick of the function's end is passed over, so that threads go on whatever
+ * it takes. When this returns, no CPU is inside the function set before.
  *   Context:  a thread of control, interrupts on; not from a timer function. */
 void smp_set_timer_function(void (*function)(void));
 

@@ -1,14 +1,17 @@
 /* SPDX-License-Identifier: MIT */
-/* Owns the start of the CPUs: one seat for the CPU that is being started, and what each must be.
+/* Owns the start of the CPUs: a seat for each one that the loader lists, and what each must be.
  *
- *   seat.state   RELEASED --the CPU: all is well--> JOINED --on our memory--> (percpu.online)
- *                         --the CPU: it lacks something--> LACKING   halted, on the loader's tables
- *                         --we: time is over--> LOST                 halted too, if it comes at all
+ *   seat.state  RELEASED --the CPU: all is well--> PRESENT --we: number, stacks--> ADMITTED
+ *                                                          --we: no memory--> REFUSED    halts
+ *                        --the CPU: it lacks something--> LACKING                        halts
+ *                        --we: time is over--> LOST                halts too, if it comes at all
+ *   ADMITTED --the CPU: member for TLB shootdowns, our page tables and stack--> percpu.online
  *
- * One CPU after the other, so that numbers have no gaps: one that does not come leaves its number
- * and its stacks to the next. Each state is left by compare-and-exchange, so a CPU that comes late
- * finds its seat LOST and touches nothing of ours. A late CPU reads its own seat only; hence a seat
- * for each CPU that the loader lists.
+ * All come at the same time, since each that waits in a loop slows down the others where CPUs are
+ * virtual; numbers are given in the order of the loader's list to those that have come, so they
+ * have no gaps. RELEASED is left by compare-and-exchange, so a CPU that comes late finds its seat
+ * LOST and touches nothing of ours. Those that halt here do so on the loader's page tables and
+ * stack, which must be kept for them.
  *
  * Invariants: a CPU runs on the loader's stack and page tables until it is a member for TLB
  * shootdowns (kernel/shootdown.c, JOIN), then never again; its CR0, CR4, EFER and PAT are those of
@@ -34,16 +37,19 @@
 #define MSR_PAT              0x277u
 
 enum smp_state {
-    SMP_SEAT_RELEASED = 1,
-    SMP_SEAT_JOINED,
+    SMP_SEAT_EMPTY, /* no such CPU, or not released: the boot CPU, an id out of reach */
+    SMP_SEAT_RELEASED,
+    SMP_SEAT_PRESENT,
+    SMP_SEAT_ADMITTED,
+    SMP_SEAT_REFUSED,
     SMP_SEAT_LACKING,
     SMP_SEAT_LOST,
 };
 
 struct smp_seat {
-    uint32_t state; /* enum smp_state; atomic */
-    struct percpu *cpu;
-    const char *lacks; /* written before the state becomes LACKING */
+    uint32_t state;     /* enum smp_state; atomic */
+    struct percpu *cpu; /* written before the state becomes ADMITTED */
+    const char *lacks;  /* written before the state becomes LACKING */
 };
 
 /* What the boot CPU runs with, and every other must. */
@@ -115,7 +121,18 @@ static const char *smp_apply_controls(const struct smp_controls *wanted, bool pa
                                     : NULL;
 }
 
-static bool smp_leave_state(struct smp_seat *seat, enum smp_state to)
+static enum smp_state smp_state_of(const struct smp_seat *seat)
+{
+    return (enum smp_state)__atomic_load_n(&seat->state, __ATOMIC_ACQUIRE);
+}
+
+static void smp_set_state(struct smp_seat *seat, enum smp_state state)
+{
+    __atomic_store_n(&seat->state, (uint32_t)state, __ATOMIC_RELEASE);
+}
+
+/* From RELEASED only; false if somebody else was first. */
+static bool smp_leave_released(struct smp_seat *seat, enum smp_state to)
 {
     uint32_t from = SMP_SEAT_RELEASED;
 
@@ -134,12 +151,12 @@ static void smp_arrive(void *argument)
 
     if (lacks == NULL)
         lacks = smp_apply_controls(&smp_controls, mm->cpu.pat);
-    if (lacks != NULL) {
-        seat->lacks = lacks;
-        (void)smp_leave_state(seat, SMP_SEAT_LACKING);
+    seat->lacks = lacks;
+    if (!smp_leave_released(seat, lacks == NULL ? SMP_SEAT_PRESENT : SMP_SEAT_LACKING))
         cpu_halt_forever();
-    }
-    if (!smp_leave_state(seat, SMP_SEAT_JOINED))
+    while (smp_state_of(seat) == SMP_SEAT_PRESENT)
+        __builtin_ia32_pause();
+    if (smp_state_of(seat) != SMP_SEAT_ADMITTED)
         cpu_halt_forever();
     shootdown_join(seat->cpu->number);
     ap_switch(mm->kernel_space.root, smp_controls.cr4, seat->cpu->stack_top, smp_enter, seat->cpu);
@@ -177,7 +194,7 @@ static bool smp_alloc_stacks(struct percpu *cpu)
     return true;
 }
 
-/* Stacks that were made for a CPU that did not come, and that no other needed. */
+/* Those of the first number that nobody got: some may have been made before the memory ended. */
 static void smp_free_stacks(struct percpu *cpu)
 {
     struct kvm *kvm = &mm_kernel()->kvm;
@@ -192,74 +209,113 @@ static void smp_free_stacks(struct percpu *cpu)
     }
 }
 
-static enum smp_state smp_state_of(const struct smp_seat *seat)
-{
-    return (enum smp_state)__atomic_load_n(&seat->state, __ATOMIC_ACQUIRE);
-}
-
-/* Until the CPU has said what becomes of it, or its time is over. */
-static enum smp_state smp_wait_for_arrival(struct smp_seat *seat)
-{
-    struct patience patience = patience_of_ms(SMP_ARRIVE_MS);
-
-    while (smp_state_of(seat) == SMP_SEAT_RELEASED) {
-        if (!patience_lasts(&patience))
-            (void)smp_leave_state(seat, SMP_SEAT_LOST);
-    }
-    return smp_state_of(seat);
-}
-
-/* From here on the CPU runs our code only, and is a member for shootdowns: there is no way back. */
-static void smp_wait_until_online(const struct percpu *cpu, uint32_t lapic_id)
-{
-    struct patience patience = patience_of_ms(SMP_ENTER_MS);
-
-    while (!smp_is_online(cpu)) {
-        mm_port_serve_shootdowns();
-        if (!patience_lasts(&patience))
-            panic("CPU %u (APIC id %u) came and then stopped", cpu->number, lapic_id);
-    }
-}
-
 static void smp_report(uint32_t lapic_id, const char *what, const char *detail)
 {
     console_print("WARNING: the CPU with APIC id %u %s%s; the others go on without it", lapic_id,
                   what, detail);
 }
 
-/* Starts the CPU at place `index` of the loader's list as CPU `number`.
- *   Returns:  whether it runs. */
-static bool smp_start_cpu(uint64_t index, unsigned number, bool release)
+/* Lets all go that can be reached; returns how many seats there are. */
+static uint64_t smp_release_all(uint64_t listed, struct smp_options options)
 {
-    struct smp_seat *seat = &smp_seats[index];
-    struct percpu *cpu = &percpu_table[number];
-    uint32_t lapic_id = limine_cpu_lapic_id(index);
+    uint64_t seats = listed < MM_PORT_MAX_CPUS ? listed : MM_PORT_MAX_CPUS;
 
-    if (lapic_id > apic_highest_id()) {
-        smp_report(lapic_id, "cannot be reached without x2APIC", "");
-        return false;
+    if (seats < listed)
+        console_print("WARNING: only %u CPUs are used of %llu", MM_PORT_MAX_CPUS,
+                      (unsigned long long)listed);
+    for (uint64_t index = 0; index < seats; index++) {
+        uint32_t lapic_id = limine_cpu_lapic_id(index);
+
+        if (lapic_id == percpu_table[0].lapic_id)
+            continue;
+        if (lapic_id > apic_highest_id()) {
+            smp_report(lapic_id, "cannot be reached without x2APIC", "");
+            continue;
+        }
+        smp_set_state(&smp_seats[index], SMP_SEAT_RELEASED);
+        if (!options.has_lost || options.lost != index)
+            limine_release_cpu(index, smp_arrive, &smp_seats[index]);
     }
-    if (!smp_alloc_stacks(cpu)) {
-        smp_report(lapic_id, "gets no stacks: out of memory", "");
+    return seats;
+}
+
+static unsigned smp_count_missing(uint64_t seats)
+{
+    unsigned count = 0;
+
+    for (uint64_t index = 0; index < seats; index++)
+        count += smp_state_of(&smp_seats[index]) == SMP_SEAT_RELEASED;
+    return count;
+}
+
+/* As long as CPUs keep coming it waits for the rest: how long the last one takes grows with their
+ * number where CPUs are virtual. */
+static void smp_wait_for_arrivals(uint64_t seats)
+{
+    struct patience patience = patience_of_ms(SMP_ARRIVE_MS);
+    unsigned missing = smp_count_missing(seats), now;
+
+    while ((now = smp_count_missing(seats)) > 0) {
+        if (now < missing)
+            patience = patience_of_ms(SMP_ARRIVE_MS);
+        missing = now;
+        if (!patience_lasts(&patience))
+            break;
+    }
+    for (uint64_t index = 0; index < seats; index++)
+        (void)smp_leave_released(&smp_seats[index], SMP_SEAT_LOST);
+}
+
+/* Gives a CPU that has come its number, its area and its stacks. */
+static bool smp_admit(struct smp_seat *seat, unsigned number)
+{
+    struct percpu *cpu = &percpu_table[number];
+
+    if (number >= MM_PORT_MAX_CPUS || !smp_alloc_stacks(cpu)) {
+        smp_set_state(seat, SMP_SEAT_REFUSED);
         return false;
     }
     percpu_init(number);
     seat->cpu = cpu;
-    __atomic_store_n(&seat->state, SMP_SEAT_RELEASED, __ATOMIC_RELEASE);
-    if (release)
-        limine_release_cpu(index, smp_arrive, seat);
-    switch (smp_wait_for_arrival(seat)) {
-    case SMP_SEAT_JOINED:
-        smp_wait_until_online(cpu, lapic_id);
-        return true;
+    smp_set_state(seat, SMP_SEAT_ADMITTED);
+    return true;
+}
+
+/* What becomes of the CPU at this place: true if it gets the number. */
+static bool smp_settle(uint64_t index, unsigned number, struct smp_options options)
+{
+    struct smp_seat *seat = &smp_seats[index];
+    uint32_t lapic_id = limine_cpu_lapic_id(index);
+
+    switch (smp_state_of(seat)) {
+    case SMP_SEAT_PRESENT:
+        if (smp_admit(seat, number))
+            return true;
+        smp_report(lapic_id, "stays parked; there is no memory for its stacks", "");
+        return false;
     case SMP_SEAT_LACKING:
         smp_report(lapic_id, "stays parked; it lacks ", seat->lacks);
         return false;
-    default:
+    case SMP_SEAT_LOST:
         smp_report(lapic_id, "was released and never came", "");
-        if (!release) /* now it comes too late, and must do no harm */
+        if (options.has_lost && options.lost == index) /* now it comes, and must do no harm */
             limine_release_cpu(index, smp_arrive, seat);
         return false;
+    default:
+        return false;
+    }
+}
+
+/* From its admission on a CPU runs our code only, and is a member for shootdowns: there is no way
+ * back. */
+static void smp_wait_until_online(const struct percpu *cpu)
+{
+    struct patience patience = patience_of_ms(SMP_ENTER_MS);
+
+    while (!smp_is_online(cpu)) {
+        mm_port_serve_shootdowns();
+        if (!patience_lasts(&patience))
+            panic("CPU %u came and then stopped", cpu->number);
     }
 }
 
@@ -267,21 +323,16 @@ static bool smp_start_cpu(uint64_t index, unsigned number, bool release)
 static void smp_start_others(struct smp_options options)
 {
     uint64_t listed = limine_cpu_count();
-    uint32_t own = percpu_table[0].lapic_id;
+    uint64_t seats;
     unsigned number = 1;
 
     smp_controls = smp_read_controls(mm_kernel()->cpu.pat);
-    for (uint64_t index = 0; index < listed; index++) {
-        if (limine_cpu_lapic_id(index) == own)
-            continue;
-        if (index >= MM_PORT_MAX_CPUS || number >= MM_PORT_MAX_CPUS) {
-            console_print("WARNING: only %u CPUs are used of %llu", MM_PORT_MAX_CPUS,
-                          (unsigned long long)listed);
-            break;
-        }
-        if (smp_start_cpu(index, number, !options.has_lost || options.lost != index))
-            number++;
-    }
+    seats = smp_release_all(listed, options);
+    smp_wait_for_arrivals(seats);
+    for (uint64_t index = 0; index < seats; index++)
+        number += smp_settle(index, number, options);
+    for (unsigned i = 1; i < number; i++)
+        smp_wait_until_online(&percpu_table[i]);
     if (number < MM_PORT_MAX_CPUS)
         smp_free_stacks(&percpu_table[number]);
     smp_facts.listed = listed > 0 ? (unsigned)listed : 1;

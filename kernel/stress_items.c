@@ -153,9 +153,10 @@ static bool stress_check_zero(const struct stress_item *item)
     for (uint32_t i = 0; i < item->bytes / 8; i++) {
         if (words[i] == 0)
             continue;
-        stress_fail("%s at 0x%lx of %u bytes is not zero when it is handed out: byte %u holds 0x%lx",
-                    item->is_frame ? "frame" : "block", (uint64_t)item->memory, item->bytes, i * 8,
-                    words[i]);
+        stress_fail(
+            "%s at 0x%lx of %u bytes is not zero when it is handed out: byte %u holds 0x%lx",
+            item->is_frame ? "frame" : "block", (uint64_t)item->memory, item->bytes, i * 8,
+            words[i]);
         return false;
     }
     return true;
