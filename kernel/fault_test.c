@@ -333,11 +333,19 @@ static void fault_panic(void)
 
 static void *fault_block;
 
+/* The NMI that stops the others for the report comes to the same handler. */
+static void fault_stop_if_other(void)
+{
+    if (smp_cpu_number() != 0)
+        smp_stop_others(); /* the boot CPU has called it: this stops here */
+}
+
 static void fault_on_nmi_alloc(const struct trap_frame *frame)
 {
     paddr_t taken;
 
     (void)frame;
+    fault_stop_if_other();
     if (pmm_alloc_frame(&mm_kernel()->pmm, &taken) == MM_OK)
         pmm_free_frame(&mm_kernel()->pmm, taken);
 }
@@ -345,12 +353,14 @@ static void fault_on_nmi_alloc(const struct trap_frame *frame)
 static void fault_on_nmi_kmalloc(const struct trap_frame *frame)
 {
     (void)frame;
+    fault_stop_if_other();
     fault_block = kmalloc(64);
 }
 
 static void fault_on_nmi_kfree(const struct trap_frame *frame)
 {
     (void)frame;
+    fault_stop_if_other();
     kfree(fault_block);
 }
 

@@ -22,7 +22,8 @@ struct percpu {
     uint32_t online;      /* 1: takes interrupts and part in everything; atomic */
     uint64_t interrupts;  /* taken so far, exceptions not counted; others read it */
     uint64_t ticks;       /* of its timer; others read it */
-    uint32_t in_tick;     /* how many of them are inside the timer's function; others read it */
+    uint64_t tick_end;    /* when the timer's function last ended, time-stamp counter */
+    uint32_t in_tick;     /* 1: inside the timer's handler; others read it */
     uint32_t in_call;     /* 1: inside a function of smp_call_all() */
     uint32_t call_done;   /* the last smp_call_all() that this CPU has answered */
     uint32_t signal_done; /* the last smp_interrupt_others() likewise */
