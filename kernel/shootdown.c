@@ -16,7 +16,7 @@
  *   3 batch[i] := b; remaining[i] := |targets|          remaining[i] -= 1              release
  *   4 for each t in targets:
  *       inbox[t] |= bit i          full barrier     t serves when TRAP_SHOOTDOWN arrives, each time
- *   5 interrupt to all targets                      around while it waits for a lock
+ *   5   and an interrupt to t                       around while it waits for a lock
  *   6 flush b from i's own TLB                      (mm_port_lock), and at INITIATOR 7.
  *   7 while remaining[i] != 0 (acquire): serve      A TRAP_SHOOTDOWN that finds an empty inbox
  *   8 end                                           does nothing.
@@ -188,9 +188,9 @@ static void shootdown_post(unsigned me, const uint64_t targets[SHOOTDOWN_SET])
             unsigned target = word * SHOOTDOWN_BITS + (unsigned)__builtin_ctzll(bits);
             __atomic_fetch_or(&shootdown_boxes[target].inbox[me / SHOOTDOWN_BITS],
                               shootdown_bit(me), __ATOMIC_SEQ_CST);
+            apic_send(percpu_table[target].lapic_id, TRAP_SHOOTDOWN);
         }
     }
-    apic_send_others(TRAP_SHOOTDOWN);
 }
 
 static void shootdown_run(const struct mm_tlb_batch *batch)

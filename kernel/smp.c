@@ -127,6 +127,15 @@ static void smp_run_thread_job(struct percpu *cpu)
     __asm__ volatile("pushq %0\n\tpopfq" : : "r"(flags) : "memory", "cc");
 }
 
+/* One by one: "all but this one" would also reach a processor that nobody started, and wake it where
+ * firmware left it. */
+static void smp_send_others(uint32_t me, unsigned vector)
+{
+    for (unsigned number = 0; number < MM_PORT_MAX_CPUS; number++)
+        if (number != me && smp_is_online(&percpu_table[number]))
+            apic_send(percpu_table[number].lapic_id, vector);
+}
+
 void smp_call_all(void (*function)(void *argument), void *argument)
 {
     struct percpu *cpu = percpu_this();
@@ -134,7 +143,7 @@ void smp_call_all(void (*function)(void *argument), void *argument)
     smp_check_caller(cpu);
     smp_job_publish(&smp_thread_job, function, argument, smp_facts.running);
     if (smp_facts.running > 1)
-        apic_send_others(TRAP_CALL);
+        smp_send_others(cpu->number, TRAP_CALL);
     smp_run_thread_job(cpu);
     smp_job_wait(&smp_thread_job);
 }
@@ -175,7 +184,7 @@ void smp_interrupt_others(void (*function)(void *argument), void *argument)
         smp_serve_and_pause();
     smp_job_publish(&smp_handler_job, function, argument, smp_facts.running - 1);
     cpu->signal_done = smp_handler_job.number; /* not for us */
-    apic_send_others(TRAP_CALL);
+    smp_send_others(cpu->number, TRAP_CALL);
     smp_job_wait(&smp_handler_job);
     __atomic_store_n(&smp_handler_job_taken, 0, __ATOMIC_RELEASE);
 }

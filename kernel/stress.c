@@ -142,8 +142,10 @@ static void stress_run_thread(void *unused)
     struct stress_cpu *cpu = stress_cpus[smp_cpu_number()];
 
     (void)unused;
-    for (uint64_t steps = 0; !stress_round_is_over(steps); steps++)
+    for (uint64_t steps = 0; !stress_round_is_over(steps); steps++) {
         stress_thread_step(cpu);
+        __builtin_ia32_pause(); /* an emulator that runs the CPUs in turn goes to the next here */
+    }
 }
 
 /* ---- Start ---- */

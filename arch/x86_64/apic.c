@@ -38,7 +38,6 @@
 #define APIC_PERIODIC        (1u << 17)
 #define APIC_NMI             (4u << 8)
 #define APIC_ASSERT          (1u << 14)
-#define APIC_OTHERS          (3u << 18)
 #define APIC_PENDING         (1u << 12)
 #define APIC_DIVIDE_BY_16    0x3u
 #define APIC_PATIENCE        1000000u
@@ -224,11 +223,6 @@ static void apic_command(uint32_t id, uint32_t command)
 void apic_send(uint32_t id, unsigned vector)
 {
     apic_command(id, APIC_ASSERT | vector);
-}
-
-void apic_send_others(unsigned vector)
-{
-    apic_command(0, APIC_OTHERS | APIC_ASSERT | vector);
 }
 
 void apic_send_nmi(uint32_t id)

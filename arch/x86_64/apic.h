@@ -44,12 +44,10 @@ uint32_t apic_id(void);
 /* Reports the end of the interrupt being handled (SDM vol. 3, 10.8.5). */
 void apic_end_interrupt(void);
 
-/* Sends an interrupt to one CPU; to all CPUs but this one, those included that nobody started (they
- * have interrupts off); an NMI to one CPU. All that was written before is seen by the handler.
+/* Sends an interrupt, or an NMI, to one CPU. All that was written before is seen by the handler.
  *   Context:  any but between two halves of the same call: from an NMI handler only on the way
  *             to the end. */
 void apic_send(uint32_t id, unsigned vector);
-void apic_send_others(unsigned vector);
 void apic_send_nmi(uint32_t id);
 
 /* Measures this CPU's timer against the time-stamp counter, in about 10 ms.
