@@ -11,6 +11,7 @@
 #include <mm/log.h>
 
 #include "mm/buddy.h"
+#include "mm/context.h"
 
 struct kheap {
     struct mm_port_lock lock;    /* guards buddy and failed_allocations */
@@ -60,7 +61,7 @@ void *kheap_alloc(struct kheap *heap, size_t bytes)
     uint64_t offset = BUDDY_NO_BLOCK;
     unsigned order = 0;
 
-    if (bytes == 0)
+    if (bytes == 0 || context_is_forbidden("kmalloc"))
         return NULL;
     if (bytes <= MAX_BLOCK_SIZE) {
         order = buddy_order(bytes);
@@ -148,7 +149,7 @@ void kheap_free(struct kheap *heap, void *address)
 {
     struct finding found;
 
-    if (address == NULL)
+    if (address == NULL || context_is_forbidden("kfree"))
         return;
     if (check_block(heap, address, true, &found))
         mm_debug("heap: freed %lu bytes at 0x%lx", buddy_block_bytes(found.block.order),

@@ -13,6 +13,9 @@
  * while writing, so a call that fails has changed nothing. Tables are counted again after the lock
  * was taken again.
  *
+ * Translations that change are collected in a batch, which mm_port_tlb_shootdown() drops from every CPU
+ * while the lock of the space is held; frames and tables go back to the pmm only after that.
+ *
  * Invariants: every table but the root has a present entry (an empty one is freed), so a large leaf
  * meets a table only where something is mapped; no entry is writable and executable at once. */
 #include <mm/hhdm.h>
@@ -226,6 +229,30 @@ static mm_status_t stock_fill(struct table_stock *stock, struct pmm *pmm, uint64
     return MM_OK;
 }
 
+/* ---- translations to drop ---- */
+
+static void batch_add(struct mm_tlb_batch *batch, vaddr_t page)
+{
+    if (batch->count < MM_TLB_BATCH_MAX)
+        batch->pages[batch->count++] = page;
+    else
+        batch->everything = true;
+}
+
+static void batch_drop(const struct mm_tlb_batch *batch)
+{
+    if (batch->count > 0)
+        mm_port_tlb_shootdown(batch);
+}
+
+/* What a change takes from the pmm or gives back to it, and which translations it makes stale. A table
+ * that was emptied goes on the stock before it is out of every CPU's caches: the link in its first
+ * entry is a frame's address, so its present bit is clear. */
+struct change {
+    struct table_stock stock;
+    struct mm_tlb_batch batch;
+};
+
 /* ---- mapping ---- */
 
 /* Checks that nothing is mapped in `rest` and adds the tables that mapping it takes. `table` is NULL
@@ -259,22 +286,22 @@ static mm_status_t plan_map_locked(const struct address_space *space, const uint
 /* The table below an entry; a new one from the stock if there is none. The entry allows everything
  * (but user access, until a user mapping needs it): rights are the leaf's. */
 static uint64_t *table_below(struct address_space *space, uint64_t *entry, struct piece piece,
-                             unsigned level, paging_rights_t rights, struct table_stock *stock)
+                             unsigned level, paging_rights_t rights, struct change *change)
 {
     uint64_t user = (rights & PAGING_USER) != 0 ? ENTRY_USER : 0;
 
     if (!entry_is_present(*entry)) {
-        entry_set(entry, stock_take(stock) | ENTRY_PRESENT | ENTRY_WRITE | user);
+        entry_set(entry, stock_take(&change->stock) | ENTRY_PRESENT | ENTRY_WRITE | user);
         space->stats.table_frames++;
     } else if ((*entry & user) != user) {
         entry_set(entry, *entry | user);
-        mm_port_invlpg(piece.page); /* the old entry may be cached (SDM vol. 3, 4.10.4.3) */
+        batch_add(&change->batch, piece.page); /* may be cached (SDM vol. 3, 4.10.4.3) */
     }
     return table_at(entry_addr(*entry, level));
 }
 
 static void map_locked(struct address_space *space, uint64_t *table, unsigned level,
-                       struct piece rest, paging_rights_t rights, struct table_stock *stock)
+                       struct piece rest, paging_rights_t rights, struct change *change)
 {
     while (rest.bytes > 0) {
         struct piece piece = piece_split(&rest, level);
@@ -284,23 +311,25 @@ static void map_locked(struct address_space *space, uint64_t *table, unsigned le
             entry_set(entry, leaf_entry(piece.frame, level, rights));
             space->stats.leaves[level - 1]++;
         } else {
-            uint64_t *below = table_below(space, entry, piece, level, rights, stock);
-            map_locked(space, below, level - 1, piece, rights, stock);
+            uint64_t *below = table_below(space, entry, piece, level, rights, change);
+            map_locked(space, below, level - 1, piece, rights, change);
         }
     }
 }
 
 /* Maps, or says how many tables are missing in the stock. */
 static mm_status_t try_map(struct address_space *space, struct piece piece, paging_rights_t rights,
-                           struct table_stock *stock, uint64_t *tables)
+                           struct change *change, uint64_t *tables)
 {
     uint64_t saved = mm_port_lock(&space->lock);
     mm_status_t status;
 
     *tables = 0;
     status = plan_map_locked(space, table_at(space->root), space->levels, piece, tables);
-    if (status == MM_OK && *tables <= stock->count)
-        map_locked(space, table_at(space->root), space->levels, piece, rights, stock);
+    if (status == MM_OK && *tables <= change->stock.count) {
+        map_locked(space, table_at(space->root), space->levels, piece, rights, change);
+        batch_drop(&change->batch);
+    }
     mm_port_unlock(&space->lock, saved);
     return status;
 }
@@ -309,20 +338,20 @@ mm_status_t paging_map_range(struct address_space *space, vaddr_t page, paddr_t 
                              uint64_t bytes, paging_rights_t rights)
 {
     struct piece piece = { page, frame, bytes };
-    struct table_stock stock = { 0 };
+    struct change change = { 0 };
     mm_status_t status = check_mapping(space, piece, rights);
     uint64_t tables = 0, had;
 
     if (status != MM_OK)
         return status;
     do {
-        had = stock.count;
-        status = try_map(space, piece, rights, &stock, &tables);
+        had = change.stock.count;
+        status = try_map(space, piece, rights, &change, &tables);
         if (status != MM_OK || tables <= had)
             break;
-        status = stock_fill(&stock, space->pmm, tables);
+        status = stock_fill(&change.stock, space->pmm, tables);
     } while (status == MM_OK);
-    stock_release(&stock, space->pmm);
+    stock_release(&change.stock, space->pmm);
     return status;
 }
 
@@ -363,11 +392,11 @@ static bool table_is_empty(const uint64_t *table)
     return true;
 }
 
-/* Clears the leaves of `rest` and drops their translations; tables that become empty are unhooked
- * into the stock. INVLPG also drops the cached entries that led there (SDM vol. 3, 4.10.4.1), so it
- * comes after the last clear on the way up. */
+/* Clears the leaves of `rest`; tables that become empty are unhooked into the stock. Dropping a page's
+ * translation also drops the cached entries that led there (SDM vol. 3, 4.10.4.1), so one page of an
+ * emptied table is enough for it. */
 static void unmap_locked(struct address_space *space, uint64_t *table, unsigned level,
-                         struct piece rest, struct table_stock *stock)
+                         struct piece rest, struct change *change)
 {
     while (rest.bytes > 0) {
         struct piece piece = piece_split(&rest, level);
@@ -376,16 +405,15 @@ static void unmap_locked(struct address_space *space, uint64_t *table, unsigned 
         if (entry_is_leaf(*entry, level)) {
             entry_clear(entry);
             space->stats.leaves[level - 1]--;
-            mm_port_invlpg(piece.page);
+            batch_add(&change->batch, piece.page);
             continue;
         }
         paddr_t below = entry_addr(*entry, level);
-        unmap_locked(space, table_at(below), level - 1, piece, stock);
+        unmap_locked(space, table_at(below), level - 1, piece, change);
         if (table_is_empty(table_at(below))) {
             entry_clear(entry);
-            mm_port_invlpg(piece.page);
             space->stats.table_frames--;
-            stock_put(stock, below);
+            stock_put(&change->stock, below);
         }
     }
 }
@@ -449,7 +477,7 @@ mm_status_t paging_translate(struct address_space *space, vaddr_t address, paddr
 /* Unmaps the piece; *frame is what its first page led to. */
 static mm_status_t unmap(struct address_space *space, struct piece piece, paddr_t *frame)
 {
-    struct table_stock stock = { 0 };
+    struct change change = { 0 };
     struct paging_mapping mapping = { 0 };
     mm_status_t status = check_pages(space, piece.page, piece.bytes);
 
@@ -459,10 +487,11 @@ static mm_status_t unmap(struct address_space *space, struct piece piece, paddr_
     status = check_unmap_locked(table_at(space->root), space->levels, piece);
     if (status == MM_OK) {
         status = find_leaf_locked(space, piece.page, &mapping);
-        unmap_locked(space, table_at(space->root), space->levels, piece, &stock);
+        unmap_locked(space, table_at(space->root), space->levels, piece, &change);
+        batch_drop(&change.batch);
     }
     mm_port_unlock(&space->lock, saved);
-    stock_release(&stock, space->pmm);
+    stock_release(&change.stock, space->pmm);
     if (status == MM_OK)
         *frame = mapping.frame;
     return status;

@@ -16,6 +16,7 @@
  *
  * Invariants (pmm_verify): the counters equal the bits; free + used + reserved = total. */
 #include "mm/bits.h"
+#include "mm/context.h"
 
 #include <mm/hhdm.h>
 #include <mm/log.h>
@@ -242,9 +243,11 @@ static bool take_frame_locked(struct pmm *pmm, enum pmm_frame_state new, paddr_t
 static mm_status_t take_frame(struct pmm *pmm, enum pmm_frame_state new, paddr_t *out)
 {
     paddr_t frame = 0;
+
+    if (context_is_forbidden("allocation of a frame"))
+        return MM_UNSUPPORTED;
     uint64_t saved = mm_port_lock(&pmm->lock);
     bool found = take_frame_locked(pmm, new, &frame);
-
     mm_port_unlock(&pmm->lock, saved);
     if (!found) {
         mm_debug("pmm: no free frame");
@@ -263,6 +266,8 @@ static void give_frame(struct pmm *pmm, paddr_t address, enum pmm_frame_state ol
 {
     enum pmm_frame_state state = PMM_FRAME_OUTSIDE;
 
+    if (context_is_forbidden("free of a frame"))
+        return;
     if (!mm_is_aligned(address, FRAME_SIZE)) {
         mm_bug("free of unaligned frame address 0x%lx", address);
         return;
@@ -359,6 +364,8 @@ mm_status_t pmm_alloc_contiguous(struct pmm *pmm, uint64_t count_frames, uint64_
 
     if (count_frames == 0 || !mm_is_power_of_two(align_bytes) || align_bytes < FRAME_SIZE)
         return MM_INVALID_ARGUMENT;
+    if (context_is_forbidden("allocation of contiguous frames"))
+        return MM_UNSUPPORTED;
     uint64_t saved = mm_port_lock(&pmm->lock);
     bool found = take_block_locked(pmm, count_frames, align_bytes, limit, &first);
     mm_port_unlock(&pmm->lock, saved);
@@ -380,6 +387,8 @@ void pmm_free_contiguous(struct pmm *pmm, paddr_t first, uint64_t count_frames)
     paddr_t wrong = first;
     bool done = false;
 
+    if (context_is_forbidden("free of contiguous frames"))
+        return;
     if (!mm_is_aligned(first, FRAME_SIZE) || count_frames == 0) {
         mm_bug("free of %lu contiguous frames at 0x%lx: %s", count_frames, first,
                count_frames == 0 ? "the count is 0" : "the address is not aligned");

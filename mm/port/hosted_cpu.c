@@ -38,7 +38,7 @@ static __thread struct hosted_cpu *this_cpu;
 static void cpu_free(void *cpu)
 {
     this_cpu = NULL;
-    hosted_tlb_drop_all(cpu);
+    hosted_smp_remove(cpu);
     free(cpu);
 }
 
@@ -62,17 +62,26 @@ struct hosted_cpu *hosted_cpu(void)
         this_cpu = calloc(1, sizeof *this_cpu);
         if (this_cpu == NULL || pthread_setspecific(cpu_key, this_cpu) != 0)
             abort();
+        hosted_smp_add(this_cpu);
         hosted_cpu_reset(4);
     }
+    return this_cpu;
+}
+
+struct hosted_cpu *hosted_cpu_if_any(void)
+{
     return this_cpu;
 }
 
 void hosted_cpu_reset(unsigned levels)
 {
     struct hosted_cpu *cpu = hosted_cpu();
+    unsigned number = cpu->number;
 
-    hosted_tlb_drop_all(cpu);
+    hosted_smp_lock(cpu);
+    hosted_tlb_drop_all_locked(cpu);
     memset(cpu, 0, sizeof *cpu);
+    cpu->number = number;
     cpu->leaf_0.eax = 7;
     cpu->leaf_1.edx = CPUID_1_EDX_PGE | CPUID_1_EDX_PAT;
     cpu->leaf_7.ebx = CPUID_7_EBX_SMEP | CPUID_7_EBX_SMAP;
@@ -85,7 +94,7 @@ void hosted_cpu_reset(unsigned levels)
     cpu->efer = EFER_LME | EFER_LMA | EFER_NXE;
     cpu->pat = PAT_AT_RESET;
     cpu->speculate = true;
-    cpu->interrupts = true;
+    hosted_smp_unlock(cpu, true);
 }
 
 void hosted_cpu_forget(void)

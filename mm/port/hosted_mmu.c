@@ -9,10 +9,17 @@
  *
  * Nothing is ever evicted, so a flush that somebody forgot is seen at the next use. Each access
  * walks the tables too and compares every cached entry that covers the address with what stands
- * there now. Translations of a page that was not present are not cached (SDM vol. 3, 4.10.2.3). */
+ * there now. Translations of a page that was not present are not cached (SDM vol. 3, 4.10.2.3).
+ *
+ * A walk and what comes of it are one step under the lock of hosted_smp.c: a shootdown comes before
+ * it or after it. A cached entry that differs may be in the middle of another CPU's change; mm makes
+ * changes under a lock, so the access waits until those that hold one now have released it, and
+ * looks again: the same entry, if it still differs, was left out by a change that is over. */
 #include "hosted_parts.h"
 
+#include <sched.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define ENTRY_P         ((uint64_t)1 << 0)
 #define ENTRY_RW        ((uint64_t)1 << 1)
@@ -30,6 +37,7 @@
 
 struct hosted_tlb_entry {
     struct hosted_tlb_entry *next;
+    uint64_t serial; /* no other entry, earlier or later, has the same */
     uint64_t prefix; /* address >> shift */
     unsigned shift;
     bool is_leaf;
@@ -44,6 +52,7 @@ struct walk {
     uint64_t raw[6];
     uint64_t *place[6];
     unsigned leaf_level;
+    unsigned lost_level; /* the table of this level lies outside of the RAM; 0: none */
     struct hosted_translation leaf_view;
 };
 
@@ -99,6 +108,26 @@ static void walk_finish(const struct hosted_cpu *cpu, struct walk *walk, uint64_
     walk->outcome = HOSTED_OK;
 }
 
+/* Tables are read and marked as the page-walk hardware does it, which the memory model of C does not
+ * bind: ThreadSanitizer does not see it. */
+__attribute__((noinline, no_sanitize("thread"))) static uint64_t entry_read(const uint64_t *place)
+{
+    return *(const volatile uint64_t *)place;
+}
+
+/* Sets bits in an entry that still is `old` (SDM vol. 3, 4.8 and 8.1.2.1: a locked update); false if
+ * it is another one. */
+static bool entry_mark(uint64_t *place, uint64_t old, uint64_t bits)
+{
+    bool done;
+
+    __asm__ volatile("lock cmpxchgq %3, %1"
+                     : "=@ccz"(done), "+m"(*place), "+a"(old)
+                     : "r"(old | bits)
+                     : "memory");
+    return done;
+}
+
 /* Follows the tables; rights are what all levels allow together (SDM vol. 3, 4.6). */
 static struct walk walk_tables(const struct hosted_cpu *cpu, vaddr_t address)
 {
@@ -115,12 +144,11 @@ static struct walk walk_tables(const struct hosted_cpu *cpu, vaddr_t address)
 
         walk.outcome = HOSTED_NOT_PRESENT;
         if (entries == NULL) {
-            hosted_violation("the table of level %u for 0x%llx lies outside of the RAM", level,
-                             (unsigned long long)address);
+            walk.lost_level = level;
             return walk;
         }
         walk.place[level] = &entries[address >> level_shift(level) & 511];
-        walk.raw[level] = raw = __atomic_load_n(walk.place[level], __ATOMIC_RELAXED);
+        walk.raw[level] = raw = entry_read(walk.place[level]);
         if ((raw & ENTRY_P) == 0)
             return walk;
         walk.outcome = HOSTED_RESERVED_BIT;
@@ -178,11 +206,13 @@ static struct hosted_tlb_entry *tlb_find(struct hosted_cpu *cpu, vaddr_t address
 static struct hosted_tlb_entry *tlb_add(struct hosted_cpu *cpu, vaddr_t address, unsigned shift,
                                         bool is_leaf)
 {
+    static uint64_t last_serial;
     struct hosted_tlb_entry **bucket = tlb_bucket(cpu, address >> shift, shift);
     struct hosted_tlb_entry *entry = calloc(1, sizeof *entry);
 
     if (entry == NULL)
         abort();
+    entry->serial = ++last_serial;
     entry->prefix = address >> shift;
     entry->shift = shift;
     entry->is_leaf = is_leaf;
@@ -220,19 +250,37 @@ static void tlb_drop(struct hosted_cpu *cpu, enum drop drop, vaddr_t address)
     }
 }
 
-void hosted_tlb_drop_page(struct hosted_cpu *cpu, vaddr_t address)
+void hosted_tlb_drop_page_locked(struct hosted_cpu *cpu, vaddr_t address)
 {
     tlb_drop(cpu, DROP_PAGE, address);
 }
 
-void hosted_tlb_drop_local(struct hosted_cpu *cpu)
-{
-    tlb_drop(cpu, DROP_LOCAL, 0);
-}
-
-void hosted_tlb_drop_all(struct hosted_cpu *cpu)
+void hosted_tlb_drop_all_locked(struct hosted_cpu *cpu)
 {
     tlb_drop(cpu, DROP_ALL, 0);
+}
+
+static void tlb_drop_own(struct hosted_cpu *self, enum drop drop, vaddr_t address)
+{
+    bool saved = hosted_smp_lock(self);
+
+    tlb_drop(self, drop, address);
+    hosted_smp_unlock(self, saved);
+}
+
+void hosted_tlb_drop_page(struct hosted_cpu *self, vaddr_t address)
+{
+    tlb_drop_own(self, DROP_PAGE, address);
+}
+
+void hosted_tlb_drop_local(struct hosted_cpu *self)
+{
+    tlb_drop_own(self, DROP_LOCAL, 0);
+}
+
+void hosted_tlb_drop_all(struct hosted_cpu *self)
+{
+    tlb_drop_own(self, DROP_ALL, 0);
 }
 
 /* Caches what a walk has found, unless it is cached already. An entry that refers to a table may be
@@ -254,18 +302,29 @@ static void tlb_fill(struct hosted_cpu *cpu, vaddr_t address, const struct walk 
     }
 }
 
-void hosted_tlb_speculate(struct hosted_cpu *cpu)
+static void report_lost_table(const struct walk *walk, vaddr_t address)
 {
-    if (!cpu->speculate)
+    if (walk->lost_level != 0)
+        hosted_violation("the table of level %u for 0x%llx lies outside of the RAM",
+                         walk->lost_level, (unsigned long long)address);
+}
+
+void hosted_tlb_speculate(struct hosted_cpu *self)
+{
+    if (!self->speculate)
         return;
     for (size_t i = 0; i < HOSTED_RECENT; i++) {
-        vaddr_t address = cpu->recent[i];
+        vaddr_t address = self->recent[i];
         struct walk walk;
+        bool saved;
 
         if (address == 0)
             continue;
-        walk = walk_tables(cpu, address);
-        tlb_fill(cpu, address, &walk);
+        saved = hosted_smp_lock(self);
+        walk = walk_tables(self, address);
+        tlb_fill(self, address, &walk);
+        hosted_smp_unlock(self, saved);
+        report_lost_table(&walk, address);
     }
 }
 
@@ -278,32 +337,77 @@ static bool same_view(const struct hosted_translation *a, const struct hosted_tr
            a->memory_type == b->memory_type;
 }
 
-static void report_stale(struct hosted_cpu *cpu, const char *what, vaddr_t address, unsigned shift)
+#define COUNT_STALE 7 /* entries that one access uses: levels 5 to 2, then leaves of level 3 to 1 */
+
+/* A cached entry that is not what the tables give. */
+struct stale {
+    uint64_t serial;
+    unsigned shift;
+    bool is_leaf;
+};
+
+/* One access, tried again while what it meets may still change. */
+struct access {
+    vaddr_t address;
+    unsigned kind;
+    struct hosted_translation *out;
+    enum hosted_outcome outcome;
+    struct walk walk;
+    struct stale stale[COUNT_STALE]; /* of the last try */
+    unsigned stale_count;
+    struct hosted_changes changes; /* under way when the last try met something new */
+};
+
+static void report_stale(struct hosted_cpu *cpu, const struct access *access)
 {
-    cpu->stale_uses++;
-    hosted_violation("stale %s used for 0x%llx (shift %u)", what, (unsigned long long)address,
-                     shift);
+    for (unsigned i = 0; i < access->stale_count; i++) {
+        cpu->stale_uses++;
+        hosted_violation("stale %s used for 0x%llx (shift %u)",
+                         access->stale[i].is_leaf ? "translation" : "paging-structure entry",
+                         (unsigned long long)access->address, access->stale[i].shift);
+    }
 }
 
-/* The translation that the CPU uses: the cached one, if there is one. */
-static const struct hosted_translation *tlb_look_up(struct hosted_cpu *cpu, vaddr_t address,
-                                                    const struct walk *walk)
+/* Adds the entry to those that differ; says if the try before has not met it. */
+static bool note_stale(struct access *access, const struct hosted_tlb_entry *entry,
+                       const struct stale *before, unsigned before_count)
 {
-    const struct hosted_translation *view = walk->outcome == HOSTED_OK ? &walk->leaf_view : NULL;
+    access->stale[access->stale_count++] =
+        (struct stale){ entry->serial, entry->shift, entry->is_leaf };
+    while (before_count > 0)
+        if (before[--before_count].serial == entry->serial)
+            return false;
+    return true;
+}
 
+/* The translation that the CPU uses: the cached one, if there is one. *fresh tells whether an entry
+ * differs that did not in the try before. */
+static const struct hosted_translation *tlb_look_up(struct hosted_cpu *cpu, struct access *access,
+                                                    bool *fresh)
+{
+    const struct walk *walk = &access->walk;
+    const struct hosted_translation *view = walk->outcome == HOSTED_OK ? &walk->leaf_view : NULL;
+    struct stale before[COUNT_STALE];
+    unsigned before_count = access->stale_count;
+
+    memcpy(before, access->stale, sizeof before);
+    access->stale_count = 0;
+    *fresh = false;
     for (unsigned level = 5; level >= 2; level--) {
-        const struct hosted_tlb_entry *entry = tlb_find(cpu, address, level_shift(level), false);
+        const struct hosted_tlb_entry *entry =
+            tlb_find(cpu, access->address, level_shift(level), false);
 
         if (entry != NULL && entry->raw != (walk->raw[level] & ~ENTRY_A))
-            report_stale(cpu, "paging-structure entry", address, level_shift(level));
+            *fresh |= note_stale(access, entry, before, before_count);
     }
     for (unsigned level = 3; level >= 1; level--) {
-        const struct hosted_tlb_entry *entry = tlb_find(cpu, address, level_shift(level), true);
+        const struct hosted_tlb_entry *entry =
+            tlb_find(cpu, access->address, level_shift(level), true);
 
         if (entry == NULL)
             continue;
         if (walk->outcome != HOSTED_OK || !same_view(&entry->leaf_view, &walk->leaf_view))
-            report_stale(cpu, "translation", address, level_shift(level));
+            *fresh |= note_stale(access, entry, before, before_count);
         view = &entry->leaf_view;
     }
     return view;
@@ -318,14 +422,17 @@ static void remember(struct hosted_cpu *cpu, vaddr_t address)
     cpu->recent_next = (cpu->recent_next + 1) % HOSTED_RECENT;
 }
 
-/* Accessed and dirty bits (SDM vol. 3, 4.8). */
-static void mark_used(const struct walk *walk, bool written)
+/* Accessed and dirty bits (SDM vol. 3, 4.8); false if an entry is no longer what the walk has read. */
+static bool mark_used(const struct walk *walk, bool written)
 {
-    for (unsigned level = 5; level >= walk->leaf_level; level--)
-        if (walk->place[level] != NULL)
-            __atomic_fetch_or(walk->place[level], ENTRY_A, __ATOMIC_RELAXED);
-    if (written)
-        __atomic_fetch_or(walk->place[walk->leaf_level], ENTRY_D, __ATOMIC_RELAXED);
+    for (unsigned level = 5; level >= walk->leaf_level; level--) {
+        uint64_t bits = ENTRY_A | (written && level == walk->leaf_level ? ENTRY_D : 0);
+
+        if (walk->place[level] != NULL && (walk->raw[level] & bits) != bits &&
+            !entry_mark(walk->place[level], walk->raw[level], bits))
+            return false;
+    }
+    return true;
 }
 
 static enum hosted_outcome judge(const struct hosted_cpu *cpu, vaddr_t address, unsigned access,
@@ -341,25 +448,66 @@ static enum hosted_outcome judge(const struct hosted_cpu *cpu, vaddr_t address, 
     return HOSTED_OK;
 }
 
+/* One try; false if it has to be repeated. */
+static bool access_locked(struct hosted_cpu *self, struct access *access)
+{
+    const struct hosted_translation *view;
+    bool fresh;
+
+    access->walk = walk_tables(self, access->address);
+    access->outcome = access->walk.outcome;
+    if (access->outcome == HOSTED_NOT_CANONICAL)
+        return true;
+    remember(self, access->address);
+    view = tlb_look_up(self, access, &fresh);
+    if (fresh && self->locks_held == 0) {
+        hosted_smp_note_changes_locked(self, &access->changes);
+        if (access->changes.end != 0)
+            return false;
+    }
+    if (view != NULL)
+        access->outcome = judge(self, access->address, access->kind, view, access->out);
+    if (access->outcome == HOSTED_OK && access->walk.outcome == HOSTED_OK &&
+        !mark_used(&access->walk, (access->kind & HOSTED_WRITE) != 0))
+        return false;
+    tlb_fill(self, access->address, &access->walk);
+    return true;
+}
+
+/* Until the changes that the last try has noted are over. */
+static void wait_for_changes(struct hosted_cpu *self, const struct hosted_changes *changes)
+{
+    bool over = changes->end == 0;
+
+    while (!over) {
+        bool saved;
+
+        sched_yield();
+        saved = hosted_smp_lock(self);
+        over = hosted_smp_are_over_locked(changes);
+        hosted_smp_unlock(self, saved);
+    }
+}
+
 enum hosted_outcome hosted_cpu_access(vaddr_t address, unsigned access,
                                       struct hosted_translation *out)
 {
     struct hosted_cpu *cpu = hosted_cpu();
-    struct walk walk = walk_tables(cpu, address);
-    const struct hosted_translation *view;
-    enum hosted_outcome outcome;
+    struct access this = { .address = address, .kind = access, .out = out };
+    bool done;
 
-    if (walk.outcome == HOSTED_NOT_CANONICAL)
-        return walk.outcome;
-    remember(cpu, address);
-    view = tlb_look_up(cpu, address, &walk);
-    tlb_fill(cpu, address, &walk);
-    if (view == NULL)
-        return walk.outcome;
-    outcome = judge(cpu, address, access, view, out);
-    if (outcome == HOSTED_OK && walk.outcome == HOSTED_OK)
-        mark_used(&walk, (access & HOSTED_WRITE) != 0);
-    return outcome;
+    do {
+        bool saved = hosted_smp_lock(cpu);
+
+        this.changes.end = 0;
+        done = access_locked(cpu, &this);
+        hosted_smp_unlock(cpu, saved);
+        if (!done)
+            wait_for_changes(cpu, &this.changes);
+    } while (!done);
+    report_lost_table(&this.walk, address);
+    report_stale(cpu, &this);
+    return this.outcome;
 }
 
 enum hosted_outcome hosted_cpu_walk(vaddr_t address, unsigned access,
@@ -368,6 +516,7 @@ enum hosted_outcome hosted_cpu_walk(vaddr_t address, unsigned access,
     const struct hosted_cpu *cpu = hosted_cpu();
     struct walk walk = walk_tables(cpu, address);
 
+    report_lost_table(&walk, address);
     if (walk.outcome != HOSTED_OK)
         return walk.outcome;
     return judge(cpu, address, access, &walk.leaf_view, out);

@@ -79,18 +79,29 @@ struct hosted_cpu {
     /* After each flush, walk the addresses used last again, as a speculating CPU may (SDM vol. 3,
      * 4.10.2.3 and 4.10.3.1); on at first. */
     bool speculate;
-    bool interrupts; /* RFLAGS.IF */
-    /* Counters. */
+    bool interrupts;       /* RFLAGS.IF */
+    bool ignore_shootdown; /* the IPI left out: shootdowns of other CPUs do not reach this one */
+    /* Counters; the last three: shootdowns that this CPU made, those of others that reached it, and
+     * interrupt handlers that ran here. */
     uint64_t invlpg_count, cr3_loads, pge_flushes, stale_uses;
+    uint64_t shootdown_count, shootdowns_served, interrupts_served;
     uint32_t locks_held;
+    uint64_t lock_section; /* odd while locks are held; each such time has another number */
+    /* Where this CPU is: its number (kept by a reset), how deep in interrupt handlers and NMIs. */
+    unsigned number, level, nmi_depth;
+    uint32_t pending, in_service; /* interrupts: one bit for each line */
     /* The TLB and the paging-structure caches. */
     struct hosted_tlb_entry *tlb[HOSTED_TLB_BUCKETS];
     vaddr_t recent[HOSTED_RECENT];
     unsigned recent_next;
 };
 
-/* The CPU of this thread. */
+/* The CPU of this thread. A new one gets the lowest free number, a thread that exits gives its
+ * number back. One thread more than MM_PORT_MAX_CPUS at once is told so and ends the process. */
 struct hosted_cpu *hosted_cpu(void);
+
+/* How many there are. */
+unsigned hosted_cpu_count(void);
 
 /* Reset: every feature that mm knows but LA57, MAXPHYADDR 52; CR0, CR4, EFER and PAT as the Limine
  * protocol leaves them; CR3 = 0; empty TLB. `levels` is 4 or 5 (CR4.LA57). */
@@ -98,6 +109,43 @@ void hosted_cpu_reset(unsigned levels);
 
 /* Drops everything that this CPU has cached, whatever broken flushes are set. */
 void hosted_cpu_forget(void);
+
+/* ---- Interrupts and NMIs ----
+ *
+ * A handler is what runs between enter and leave: it has another slot than what it interrupts, and
+ * may itself be interrupted. */
+
+#define HOSTED_LINES (MM_PORT_LEVELS - 1)
+
+/* Goes one interrupt level up.
+ *   Returns:    true; hosted_interrupt_leave() must follow.
+ *   On failure: false and a violation: interrupts are off, or MM_PORT_LEVELS - 1 handlers run. */
+MM_MUST_USE bool hosted_interrupt_enter(void);
+
+/* Goes one level down; a violation if interrupts are off or a lock is held now. */
+void hosted_interrupt_leave(void);
+
+/* Begins and ends an NMI handler: there mm_port_cpu_slot() is MM_PORT_NO_SLOT, and no interrupt is
+ * delivered. */
+void hosted_nmi_enter(void);
+void hosted_nmi_leave(void);
+
+/* Makes `handler` what interrupt line `line` (0 to HOSTED_LINES - 1) runs, on the CPU where it comes
+ * in. It comes in when hosted_interrupt_raise() is called, or with the signal (0: with none). While
+ * interrupts are off, or a handler of the same or a higher line runs, it waits, as in a local APIC
+ * (SDM vol. 3, 10.8); several that wait on one line become one run. So handlers interrupt threads
+ * and lower handlers wherever mm has its interrupts on, and never while it holds a lock.
+ *   Passed:     a handler that calls nothing but mm, hosted_interrupt_raise() and what a signal
+ *               handler may call (signal-safety(7)); no hosted_cpu_access(). The log hook is called
+ *               with interrupts off, so it may take locks of its own.
+ *   On failure: false: no such line, one that is attached, or sigaction() fails.
+ *   Context:    while no signal of that line is on its way; a thread that gets one has a fake CPU
+ *               already (it has called hosted_cpu()), else the signal is ignored. */
+MM_MUST_USE bool hosted_interrupt_attach(unsigned line, int signal, void (*handler)(void));
+void hosted_interrupt_detach(unsigned line);
+
+/* An interrupt comes in on this CPU. */
+void hosted_interrupt_raise(unsigned line);
 
 /* What an access is; flags. */
 enum hosted_access {
@@ -125,7 +173,9 @@ struct hosted_translation {
 
 /* Performs an access as the CPU would: through the TLB, else by a walk, which fills it and sets
  * accessed and dirty bits. Each cached entry that is used is compared with the tables: a difference
- * is a violation, "stale ...", and counts in stale_uses.
+ * is a violation, "stale ...", and counts in stale_uses. While another CPU holds a lock of mm, the
+ * difference may be a change whose shootdown is still to come: the access then takes place after
+ * that CPU has released it.
  *   Returns:  the outcome; *out (which may be NULL) is set if it is HOSTED_OK. */
 enum hosted_outcome hosted_cpu_access(vaddr_t address, unsigned access,
                                       struct hosted_translation *out);

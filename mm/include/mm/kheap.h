@@ -39,7 +39,8 @@ MM_MUST_USE mm_status_t kheap_init(void *base, size_t bytes, struct address_spac
  * (at most 1 MiB).
  *   Returns:    the block; NULL for 0 bytes, for more than MAX_BLOCK_SIZE and when the heap is
  *               exhausted (the last two with one error line).
- *   Context:    any CPU, any interrupt state; not from NMI or machine check handlers. */
+ *   Context:    any CPU, also interrupt handlers; from an NMI or machine check handler it is a bug
+ *               of the caller. */
 void *kheap_alloc(struct kheap *heap, size_t bytes);
 
 /* Gives a block back; NULL is fine. Anything that is not an allocated block's first byte is a bug of

@@ -2,7 +2,19 @@
 /* The whole of mm, started in one call. This header is part of the public API of mm/.
  *
  * A kernel that boots through mm calls init_memory(); one that wants only a part includes that
- * part's header and calls its *_init(). */
+ * part's header and calls its *_init().
+ *
+ * Who may call what, once it is up, from any CPU:
+ *
+ *      thread of control       everything
+ *      interrupt handler,      pmm_alloc_*, pmm_free_*, pmm_frame_state, pmm_stats, kmalloc, kfree,
+ *      nested or not           kheap_alloc, kheap_free, kheap_size, kheap_stats, phys_to_virt,
+ *                              virt_to_phys, mm_explain, and the log
+ *      fault handler           mm_explain and the *_peek functions: they take no lock
+ *      NMI, machine check      as a fault handler; frames and blocks are refused with a report
+ *
+ * paging_*, kvm_* and kheap_to_phys take the lock of an address space and may wait for other CPUs: not
+ * in interrupt handlers. */
 #ifndef MM_MM_H
 #define MM_MM_H
 
@@ -37,9 +49,9 @@ struct mm {
     struct address_space kernel_space; /* not used if paging is foreign */
     struct kvm kvm;                    /* likewise */
     struct kheap *heap;
-    uint64_t pmm_ns;   /* time that map and frames took, without their log lines */
+    uint64_t pmm_ns;             /* time that map and frames took, without their log lines */
     struct mm_test_result tests; /* of init_memory()'s self-tests */
-    uint64_t total_ns; /* time until everything stood, log lines included */
+    uint64_t total_ns;           /* time until everything stood, log lines included */
 };
 
 /* Brings up memory management in the order: log, HHDM offset, memory map, frames, CPU protection, own

@@ -48,7 +48,8 @@ void pmm_init(struct pmm *pmm, const struct memmap *map, void *metadata, bool lo
 /* Takes one frame and zeroes it.
  *   Returns:    MM_OK and the frame's physical address in *out, 4096-byte aligned.
  *   On failure: MM_OUT_OF_MEMORY; *out and the pool are as before.
- *   Context:    any CPU, any interrupt state; not from NMI or machine check handlers. */
+ *   Context:    any CPU, also interrupt handlers; from an NMI or machine check handler it is a bug
+ *               of the caller. */
 MM_MUST_USE mm_status_t pmm_alloc_frame(struct pmm *pmm, paddr_t *out);
 
 /* Gives a frame back. A frame that is not allocated is a bug of the caller.
