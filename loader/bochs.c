@@ -42,10 +42,6 @@
 #define DISPI_ENABLED     0x01
 #define DISPI_LINEAR      0x40
 
-#define BOCHS_WIDTH  1024
-#define BOCHS_HEIGHT 768
-#define BOCHS_BITS   32
-
 static uint32_t pci_read(uint32_t function, uint32_t offset)
 {
     cpu_out32(PCI_ADDRESS, PCI_ENABLE | function << 8 | offset);
@@ -107,8 +103,10 @@ static void dispi_write(uint16_t index, uint16_t value)
     cpu_out16(DISPI_DATA, value);
 }
 
-/* Geometry can change only while the display is off; switching it on clears the pixels. */
-static void dispi_set_mode(uint16_t width, uint16_t height, uint16_t bits)
+/* Geometry can change only while the display is off; switching it on clears the pixels, and cuts
+ * down what is more than the display can show.
+ *   Returns: whether the mode is what it was to be. */
+static bool dispi_set_mode(uint16_t width, uint16_t height, uint16_t bits)
 {
     dispi_write(DISPI_ENABLE, 0);
     dispi_write(DISPI_WIDTH, width);
@@ -119,40 +117,76 @@ static void dispi_set_mode(uint16_t width, uint16_t height, uint16_t bits)
     dispi_write(DISPI_X_OFFSET, 0);
     dispi_write(DISPI_Y_OFFSET, 0);
     dispi_write(DISPI_ENABLE, DISPI_ENABLED | DISPI_LINEAR);
+    return dispi_read(DISPI_WIDTH) == width && dispi_read(DISPI_HEIGHT) == height &&
+           dispi_read(DISPI_BITS) == bits;
 }
 
-bool bochs_set_mode(struct framebuffer *out)
+/* Where the components of a pixel lie: blue lowest. With 16 bits green has one more than the others,
+ * with 32 the highest byte is unused. */
+static void bochs_set_colours(struct framebuffer *framebuffer)
 {
-    const uint64_t needed = (uint64_t)BOCHS_WIDTH * BOCHS_HEIGHT * BOCHS_BITS / 8;
-    uint32_t function;
+    uint8_t bits = framebuffer->bits <= 16 ? 5 : 8;
+    uint8_t green_bits = framebuffer->bits == 16 ? 6 : bits;
 
-    if (!pci_find(BOCHS_PCI_ID, PCI_CLASS_VGA, &function) ||
-        (dispi_read(DISPI_ID) & 0xfff0) != DISPI_ID_FAMILY) {
+    framebuffer->blue_bits = framebuffer->red_bits = bits;
+    framebuffer->green_bits = green_bits;
+    framebuffer->blue_shift = 0;
+    framebuffer->green_shift = bits;
+    framebuffer->red_shift = (uint8_t)(bits + green_bits);
+}
+
+static bool bochs_find(uint32_t *function)
+{
+    return pci_find(BOCHS_PCI_ID, PCI_CLASS_VGA, function) &&
+           (dispi_read(DISPI_ID) & 0xfff0) == DISPI_ID_FAMILY;
+}
+
+/* Tells, or fails where the mode was asked for: the display has no room. */
+static void bochs_lacks_memory(const struct display_mode *mode, uint64_t needed, uint64_t memory)
+{
+    if (mode->text != NULL) {
+        print_fail("command line: loader.mode=%s: it takes %lu KB and the display has %lu KB "
+                   "(QEMU: -device VGA,vgamem_mb=N)",
+                   mode->text, needed / 1024, memory / 1024);
+    }
+    print_line("framebuffer: the display has no room for %u x %u x %u", mode->width, mode->height,
+               mode->bits);
+}
+
+bool bochs_set_mode(const struct display_mode *mode, struct framebuffer *out)
+{
+    uint32_t pixel_bytes = (mode->bits + 7) / 8, function;
+    uint64_t needed = (uint64_t)mode->width * mode->height * pixel_bytes;
+
+    if (!bochs_find(&function)) {
+        if (mode->text != NULL) {
+            print_fail("command line: loader.mode=%s: there is no display that the loader can set "
+                       "(QEMU: -vga std)",
+                       mode->text);
+        }
         return false;
     }
     uint64_t base = pci_memory_base(function);
-    if (base == 0 || (uint64_t)dispi_read(DISPI_MEMORY) << 16 < needed) {
-        print_line("framebuffer: the display has no room for %u x %u x %u", BOCHS_WIDTH,
-                   BOCHS_HEIGHT, BOCHS_BITS);
+    uint64_t memory = base == 0 ? 0 : (uint64_t)dispi_read(DISPI_MEMORY) << 16;
+    if (memory < needed) {
+        bochs_lacks_memory(mode, needed, memory);
         return false;
     }
     pci_write(function, PCI_COMMAND,
               (pci_read(function, PCI_COMMAND) & 0xffff) | PCI_COMMAND_MEMORY);
-    dispi_set_mode(BOCHS_WIDTH, BOCHS_HEIGHT, BOCHS_BITS);
-    uint32_t pitch = dispi_read(DISPI_VIRT_WIDTH) * (BOCHS_BITS / 8u);
+    if (!dispi_set_mode((uint16_t)mode->width, (uint16_t)mode->height, (uint16_t)mode->bits)) {
+        print_fail("the display took %u x %u x %u for %u x %u x %u", dispi_read(DISPI_WIDTH),
+                   dispi_read(DISPI_HEIGHT), dispi_read(DISPI_BITS), mode->width, mode->height,
+                   mode->bits);
+    }
     *out = (struct framebuffer){
         .base = base,
-        .bytes = (uint64_t)pitch * BOCHS_HEIGHT,
-        .width = BOCHS_WIDTH,
-        .height = BOCHS_HEIGHT,
-        .pitch = pitch,
-        .bits = BOCHS_BITS,
-        .red_bits = 8,
-        .red_shift = 16,
-        .green_bits = 8,
-        .green_shift = 8,
-        .blue_bits = 8,
-        .blue_shift = 0,
+        .width = mode->width,
+        .height = mode->height,
+        .pitch = dispi_read(DISPI_VIRT_WIDTH) * pixel_bytes,
+        .bits = (uint16_t)mode->bits,
     };
+    out->bytes = (uint64_t)out->pitch * out->height;
+    bochs_set_colours(out);
     return true;
 }

@@ -62,6 +62,38 @@ static void cmdline_take_lost_cpu(struct loader_options *options, const char *va
     options->lost_cpu_given = true;
 }
 
+/* The registers of the display are 16 bits wide. */
+static bool cmdline_take_size(const char **at, uint32_t *out)
+{
+    uint64_t number;
+
+    if (!text_parse_number(at, &number) || number == 0 || number > UINT16_MAX) {
+        return false;
+    }
+    *out = (uint32_t)number;
+    return true;
+}
+
+static void cmdline_take_mode(struct loader_options *options, const char *value)
+{
+    struct display_mode mode = { .text = value };
+    const char *at = value;
+
+    if (!cmdline_take_size(&at, &mode.width) || *at++ != 'x' ||
+        !cmdline_take_size(&at, &mode.height) || *at++ != 'x' ||
+        !cmdline_take_size(&at, &mode.bits) || *at != '\0') {
+        print_fail("command line: loader.mode=%s: not a mode such as 1024x768x32", value);
+    }
+    if (mode.bits != 15 && mode.bits != 16 && mode.bits != 24 && mode.bits != 32) {
+        print_fail("command line: loader.mode=%s: a pixel has 15, 16, 24 or 32 bits", value);
+    }
+    if (mode.width % 8 != 0) {
+        print_fail("command line: loader.mode=%s: the display takes widths that are multiples of 8",
+                   value);
+    }
+    options->mode = mode;
+}
+
 /* Builds "a b c" out of the names that loader.omit knows. */
 static const char *cmdline_list_requests(void)
 {
@@ -124,7 +156,7 @@ static void cmdline_take_key(struct loader_options *options, const char *name, c
         { "loader.baserev", cmdline_take_baserev },  { "loader.hhdm", cmdline_take_hhdm },
         { "loader.slide", cmdline_take_slide },      { "loader.omit", cmdline_take_omit },
         { "loader.la57", cmdline_take_la57 },        { "loader.map", cmdline_take_map },
-        { "loader.lostcpu", cmdline_take_lost_cpu },
+        { "loader.lostcpu", cmdline_take_lost_cpu }, { "loader.mode", cmdline_take_mode },
     };
 
     for (size_t i = 0; i < ARRAY_COUNT(keys); i++) {
@@ -137,7 +169,7 @@ static void cmdline_take_key(struct loader_options *options, const char *name, c
         }
     }
     print_fail("command line: unknown key %s; known are loader.baserev loader.hhdm loader.slide "
-               "loader.omit loader.la57 loader.map loader.lostcpu",
+               "loader.omit loader.la57 loader.map loader.lostcpu loader.mode",
                name);
 }
 
@@ -180,6 +212,7 @@ void cmdline_take(const char *line, struct loader_options *out)
     bool removed = false;
 
     out->base_revision = 3;
+    out->mode = (struct display_mode){ .width = 1024, .height = 768, .bits = 32 };
     while (*line != '\0') {
         size_t length = cmdline_word_length(line);
 

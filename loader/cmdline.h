@@ -4,6 +4,7 @@
 #define LOADER_CMDLINE_H
 
 #include "loader/base.h"
+#include "loader/framebuffer.h"
 #include "loader/source.h"
 
 /* "loader.map=x " takes 13 characters, so no line can hold more. */
@@ -18,7 +19,8 @@ struct loader_options {
     bool la57;
     bool lost_cpu_given;
     uint64_t lost_cpu; /* local APIC id of a processor that shall not start */
-    uint32_t omit;     /* a bit for each enum request_kind */
+    struct display_mode mode;
+    uint32_t omit; /* a bit for each enum request_kind */
     size_t map_count;
     const char *maps[CMDLINE_MAPS_MAX]; /* the values of loader.map, checked by maprows.c */
     char kernel_line[SOURCE_TEXT_BYTES];

@@ -20,8 +20,17 @@ struct framebuffer {
 /* May it be drawn on and handed on? */
 bool framebuffer_is_sound(const struct framebuffer *framebuffer);
 
-/* Switches QEMU's standard VGA to 1024 x 768 x 32 bits.
- *   Returns: false, and the display as it was, when there is none. */
-bool bochs_set_mode(struct framebuffer *out);
+/* A mode as loader.mode names it. */
+struct display_mode {
+    const char *text; /* the value of the key; NULL: nobody has asked, so it may be left out */
+    uint32_t width;   /* a multiple of 8 */
+    uint32_t height;
+    uint32_t bits; /* 15, 16, 24 or 32 */
+};
+
+/* Switches QEMU's standard VGA to a mode.
+ *   Returns:    false, and the display as it was, when there is none that can show it.
+ *   On failure: a mode that was asked for fails by name instead. */
+bool bochs_set_mode(const struct display_mode *mode, struct framebuffer *out);
 
 #endif

@@ -59,6 +59,11 @@ static void loader_read_source(uint32_t entry, uint64_t info)
 static void loader_read_options(void)
 {
     cmdline_take(source.command_line, &options);
+    if (options.mode.text != NULL && !source.display_is_free) {
+        print_fail("command line: loader.mode=%s: GRUB, or who else has started the loader, has "
+                   "chosen the mode",
+                   options.mode.text);
+    }
     if (source.kernel_line == NULL) {
         return;
     }
@@ -143,10 +148,15 @@ static void loader_place_kernel(void)
 static void loader_set_up_framebuffer(void)
 {
     if (requests.of[REQUEST_FRAMEBUFFER] == NULL) {
+        if (options.mode.text != NULL) {
+            print_fail("command line: loader.mode=%s: the kernel asks for no framebuffer, or "
+                       "loader.omit has taken the request",
+                       options.mode.text);
+        }
         return;
     }
     if (source.display_is_free) {
-        bochs_set_mode(&source.framebuffer);
+        bochs_set_mode(&options.mode, &source.framebuffer);
     }
     if (source.framebuffer.bytes == 0) {
         return;
