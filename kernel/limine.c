@@ -325,9 +325,8 @@ static bool limine_framebuffer_range(const struct limine_framebuffer *screen, pa
                                      uint64_t *bytes)
 {
     *base = limine_to_phys(screen->address);
-    return *base < PHYSICAL_END &&
-           !__builtin_mul_overflow(screen->pitch, screen->height, bytes) && *bytes != 0 &&
-           *bytes <= PHYSICAL_END - *base;
+    return *base < PHYSICAL_END && !__builtin_mul_overflow(screen->pitch, screen->height, bytes) &&
+           *bytes != 0 && *bytes <= PHYSICAL_END - *base;
 }
 
 static void limine_keep_framebuffers(struct boot_info *boot)

@@ -23,6 +23,7 @@ LEAF = re.compile(r"([0-9a-f]{16}): ([0-9a-f]{16}) "
                   r"([X-])([G-])([P-])[D-][A-]([C-])([T-])([U-])([W-])")
 PAGE, LARGE, HUGE = 1 << 12, 1 << 21, 1 << 30
 HIGHER_HALF = 1 << 63
+LOCAL_APIC = 0xFEE00000
 GUARDS = 5  # pages between the boot stacks
 CR0_WP, EFER_NXE = 1 << 16, 1 << 11
 CR4_PGE, CR4_UMIP, CR4_LA57, CR4_SMEP, CR4_SMAP = 1 << 7, 1 << 11, 1 << 12, 1 << 20, 1 << 21
@@ -128,7 +129,8 @@ def audit(view, memory, cpu, keys=""):
         image = check_image(view, log, leaves)
         heap = check_heap(log, leaves)
         direct = check_direct_map(machine, log, leaves, image)
-        known = {leaf.virt for leaf in image + heap + direct}
+        device = check_device(log, leaves)
+        known = {leaf.virt for leaf in image + heap + direct + device}
         rest = [leaf for leaf in leaves if leaf.virt not in known]
         expect(not rest, f"mapped for no reason: {', '.join(map(str, rest[:5]))}")
     finally:
@@ -180,6 +182,16 @@ def check_image(view, log, leaves):
             found.append(leaf)
     expect(missing == GUARDS, f"{missing} pages of the data are not mapped, not {GUARDS} guards")
     return found
+
+
+def check_device(log, leaves):
+    """The local APIC's page, uncached, where the kernel runs its timer."""
+    device = [leaf for leaf in leaves if leaf.phys == LOCAL_APIC]
+    expect(len(device) == len(log.find(r"CPUs: .*xAPIC.*timer.*")), f"{len(device)} APIC pages")
+    for leaf in device:
+        expect(leaf.size == PAGE and leaf.writable and not leaf.executable, f"not RW-: {leaf}")
+        expect(leaf.uncached and leaf.write_through, f"not uncached (PAT entry 3): {leaf}")
+    return device
 
 
 def check_heap(log, leaves):
