@@ -21,7 +21,8 @@
  *   7 while remaining[i] != 0 (acquire): serve      A TRAP_SHOOTDOWN that finds an empty inbox
  *   8 end                                           does nothing.
  *
- * A CPU n JOINS while its interrupts are off and it still uses the loader's tables:
+ * A CPU n JOINS while its interrupts are off and it still uses the loader's tables; its APIC id stands
+ * in its per-CPU area before:
  *   1 members |= bit n, full barrier   2 load CR3, which drops everything   3 switch its APIC on
  *   4 serve (requests whose interrupt came before 3 are in the inbox)   5 interrupts on
  * No CPU leaves. One that panics or is stopped for a panic runs no code of mm any more.

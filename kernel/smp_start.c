@@ -172,7 +172,6 @@ static _Noreturn void smp_enter(void *argument)
     idt_load();
     if (!apic_enable())
         panic("CPU %u: its local APIC has left the mode of the others", cpu->number);
-    cpu->lapic_id = apic_id();
     mm_port_serve_shootdowns(); /* those whose interrupt came before the APIC was on */
     __atomic_store_n(&cpu->online, 1, __ATOMIC_RELEASE);
     smp_wait_for_work();
@@ -267,7 +266,7 @@ static void smp_wait_for_arrivals(uint64_t seats)
 }
 
 /* Gives a CPU that has come its number, its area and its stacks. */
-static bool smp_admit(struct smp_seat *seat, unsigned number)
+static bool smp_admit(struct smp_seat *seat, unsigned number, uint32_t lapic_id)
 {
     struct percpu *cpu = &percpu_table[number];
 
@@ -276,6 +275,7 @@ static bool smp_admit(struct smp_seat *seat, unsigned number)
         return false;
     }
     percpu_init(number);
+    cpu->lapic_id = lapic_id; /* where shootdowns find it, from the moment it joins */
     seat->cpu = cpu;
     smp_set_state(seat, SMP_SEAT_ADMITTED);
     return true;
@@ -289,7 +289,7 @@ static bool smp_settle(uint64_t index, unsigned number, struct smp_options optio
 
     switch (smp_state_of(seat)) {
     case SMP_SEAT_PRESENT:
-        if (smp_admit(seat, number))
+        if (smp_admit(seat, number, lapic_id))
             return true;
         smp_report(lapic_id, "stays parked; there is no memory for its stacks", "");
         return false;

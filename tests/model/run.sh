@@ -1,0 +1,150 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+#
+# Checks the model of the TLB shootdown with Spin. usage: run.sh [--all]
+#
+# A case is a line of the table below: its name, what has to come out, and the model's options.
+#   holds       every state was visited; no use of a page that is gone, no deadlock
+#   progresses  every fair run was followed; every shootdown that is asked for ends
+#   uses, sticks, miscounts, starves   Spin must find just this error: a translation used after the
+#               call returned, a deadlock, more answers than were asked for, a fair run without end
+# The cases of the second kind leave out one thing of the protocol each; a model that cannot fail
+# would prove nothing. A search that ends for want of memory, depth or time has failed.
+# Prints a line for each case, and how it came to an error that should not be; the last line is
+# "N passed, N failed". BUILD=folder for what is built (default: build).
+set -u
+
+root=$(CDPATH='' cd -- "$(dirname -- "$0")/../.." && pwd -P) || exit 1
+model=$root/tests/model/shootdown.pml
+build=${BUILD:-build}
+case $build in
+    /*) ;;
+    *) build=$root/$build ;;
+esac
+out=$build/model
+
+usage() {
+    echo "usage: tests/model/run.sh [--all]" >&2
+    exit 2
+}
+
+# The long searches come first, so that the short ones fill the gaps.
+cases() {
+    cat <<'TABLE'
+progress-join       progresses  -DJOINERS=1 -DSHOOTERS=2
+lock                holds
+progress-cross      progresses  -DCPUS=2 -DSPACES=2
+cross               holds       -DCPUS=2 -DSPACES=2
+join                holds       -DJOINERS=1 -DSHOOTERS=2
+join-two            holds       -DJOINERS=2 -DSHOOTERS=1
+no-wait             uses        -DNO_WAIT -DCPUS=2 -DSHOOTERS=1
+no-own-flush        uses        -DNO_OWN_FLUSH -DCPUS=2
+ack-before-flush    uses        -DACK_BEFORE_FLUSH -DCPUS=2
+batch-late          uses        -DBATCH_LATE -DCPUS=2
+no-fence            uses        -DNO_FENCE -DCPUS=2 -DJOINERS=1 -DSHOOTERS=1
+join-late           uses        -DJOIN_LATE -DCPUS=2 -DJOINERS=1 -DSHOOTERS=1
+remaining-late      miscounts   -DREMAINING_LATE -DCPUS=2
+no-ipi              sticks      -DNO_IPI -DCPUS=2
+ipi-first           sticks      -DIPI_FIRST -DCPUS=2
+no-serve-lock       sticks      -DNO_SERVE_LOCK -DCPUS=2
+no-serve-wait       sticks      -DNO_SERVE_WAIT -DCPUS=2 -DSPACES=2
+take-split          sticks      -DTAKE_SPLIT -DSPACES=2 -DAPART -DSHOOTERS=2
+answer-split        sticks      -DANSWER_SPLIT -DSHOOTERS=1
+join-no-serve       sticks      -DJOIN_NO_SERVE -DCPUS=2 -DJOINERS=1 -DSHOOTERS=1
+join-serve-early    sticks      -DJOIN_SERVE_EARLY -DCPUS=2 -DJOINERS=1 -DSHOOTERS=1
+id-late             sticks      -DID_LATE -DCPUS=2 -DJOINERS=1 -DSHOOTERS=1
+serve-first         starves     -DSERVE_FIRST -DCPUS=2 -DSPACES=2 -DAPART
+TABLE
+}
+
+cases_of_all() {
+    cat <<'TABLE'
+progress-answer     progresses  -DSPACES=2 -DAPART -DSHOOTERS=2
+cross-any-space     holds       -DSPACES=2 -DSHOOTERS=2
+progress-lock       progresses
+cross-and-answer    holds       -DSPACES=2 -DAPART -DSHOOTERS=2
+four-cpus           holds       -DCPUS=4 -DSHOOTERS=2
+TABLE
+}
+
+# ---- One case, in its own folder -----------------------------------------------------------------
+
+# What pan has said, in the words of the table.
+outcome() {
+    case $(grep -E '^(pan:[0-9]+: |error: |pan: (out of|reached))|Search not completed' "$1") in
+        'pan:1: assertion violated ((tlb['*) echo uses ;;
+        'pan:1: assertion violated (remaining['*) echo miscounts ;;
+        'pan:1: assertion violated'*) echo "breaks an assumption of the model" ;;
+        'pan:1: invalid end state'*) echo sticks ;;
+        'pan:1: acceptance cycle'*) echo starves ;;
+        '')
+            if grep -q ' errors: 0$' "$1"; then
+                echo holds
+            else
+                echo "gives no result"
+            fi
+            ;;
+        *) echo "is not searched to the end" ;;
+    esac
+}
+
+# The name, what is wanted, the model's options.
+run_case() {
+    name=$1 want=$2
+    shift 2
+    rm -rf "${out:?}/$name"
+    mkdir -p "$out/$name" && cd "$out/$name" || exit 1
+    # Short searches are not worth a long compilation; breadth first finds the plainest stale use.
+    case $want in
+        holds) compiled='-O2 -DNOCLAIM -DSAFETY' searched='' ;;
+        uses) compiled='-O0 -DNOCLAIM -DSAFETY -DBFS' searched='' ;;
+        sticks | miscounts) compiled='-O0 -DNOCLAIM -DSAFETY' searched='' ;;
+        progresses) compiled='-O2 -DNFAIR=3' searched='-a -f' ;;
+        starves) compiled='-O0 -DNFAIR=3' searched='-a -f' ;;
+        *) usage ;;
+    esac
+    case $want in
+        progresses | starves) set -- -DPROGRESS "$@" ;;
+    esac
+    # shellcheck disable=SC2086  # words
+    {
+        spin -a "$@" "$model" &&
+            ${CC:-gcc} -w $compiled -DCOLLAPSE -DMEMLIM=3000 -o pan pan.c &&
+            timeout "${TEST_TIMEOUT:-300}" ./pan -m2000000 -w22 -n $searched
+    } >log 2>&1 </dev/null
+    got=$(outcome log)
+    [ "$want:$got" != progresses:holds ] || got=progresses
+    if [ "$got" = "$want" ]; then
+        echo "ok   $name: $got ($(sed -n 's/^ *\([0-9]*\) states, stored.*/\1/p' log) states)"
+        return
+    fi
+    echo "FAIL $name: $got, not: $want ($out/$name/log)"
+    if [ -f shootdown.pml.trail ]; then
+        spin -k shootdown.pml.trail -t -p "$@" "$model" 2>&1 | tail -n 120
+    else
+        tail -n 20 log
+    fi | sed 's/^/    /'
+}
+
+# ---- All of them ---------------------------------------------------------------------------------
+
+if [ "${1-}" = --case ] && [ $# -ge 3 ]; then
+    shift
+    run_case "$@" >"$out/$1.result"
+    cat "$out/$1.result"
+    exit 0
+fi
+case $#:${1-} in
+    0:) list=cases ;;
+    1:--all) list='cases_of_all; cases' ;;
+    *) usage ;;
+esac
+command -v spin >/dev/null || { echo "spin is missing; './mello deps' installs it" >&2; exit 5; }
+mkdir -p "$out" || exit 1
+rm -f "$out"/*.result
+eval "$list" | xargs -P "$(nproc 2>/dev/null || echo 1)" -L 1 "$0" --case
+
+wanted=$(eval "$list" | wc -l)
+passed=$(cat "$out"/*.result 2>/dev/null | grep -c '^ok ')
+echo "$passed passed, $((wanted - passed)) failed"
+[ "$passed" = "$wanted" ]
