@@ -30,6 +30,7 @@ static const char *const console_colours[] = {
 
 static struct mm_port_lock console_lock;
 static bool console_lock_off;
+static bool console_in_line; /* a line was begun; atomic: a failure looks at it from outside */
 static bool console_colour;
 
 void console_init(void)
@@ -43,11 +44,6 @@ void console_init(void)
 void console_set_colour(bool on)
 {
     console_colour = on;
-}
-
-void console_take_over(void)
-{
-    console_lock_off = true;
 }
 
 static void console_write(const char *text)
@@ -65,12 +61,21 @@ static void console_write_line(const char *before, const char *line, const char 
     bool locked = !console_lock_off;
     uint64_t saved = locked ? mm_port_lock(&console_lock) : 0;
 
+    __atomic_store_n(&console_in_line, true, __ATOMIC_RELAXED);
     console_write(before);
     console_write(line);
     console_write(after);
     console_write("\n");
+    __atomic_store_n(&console_in_line, false, __ATOMIC_RELAXED);
     if (locked)
         mm_port_unlock(&console_lock, saved);
+}
+
+void console_take_over(void)
+{
+    console_lock_off = true;
+    if (__atomic_exchange_n(&console_in_line, false, __ATOMIC_RELAXED))
+        console_write("\n"); /* the report begins on a line of its own */
 }
 
 void console_print_text(const char *line)
