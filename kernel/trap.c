@@ -5,6 +5,7 @@
  *     address 0x...: null + 0x18
  *     rip 0x...: text of function fault_write + 0x12
  *     rsp 0x...: the boot stack, 312 bytes below its top
+ *     on CPU 2 of 4 (where there are several)
  *     registers, then the callers along the frame pointers, by name
  *     page tables of 0x...: one entry per level
  *
@@ -22,6 +23,7 @@
 #include "kernel/panic.h"
 #include "kernel/place.h"
 #include "kernel/power.h"
+#include "kernel/smp.h"
 #include "kernel/symbols.h"
 #include "kernel/walk.h"
 #include <mm/cpu.h>
@@ -273,6 +275,8 @@ _Noreturn void trap_handle(const struct trap_frame *frame)
     trap_print_address("rip", frame->rip);
     trap_print_address("rsp", frame->rsp);
     trap_print_own_stack(frame);
+    if (smp_cpu_count() > 1)
+        console_print("  on CPU %u of %u", smp_cpu_number(), smp_cpu_count());
     trap_print_suspects(frame);
     trap_print_registers(&report);
     panic_print_callers(trap_bare_return_address(frame), frame->rbp);
