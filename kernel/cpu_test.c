@@ -3,10 +3,10 @@
  *
  *   shootdown              CPU 0 lets a page lead to another frame while all other CPUs keep its
  *                          translation: all must see the other frame
- *   shootdown-without-ipi  the same with INVLPG on CPU 0 alone: the others must not, or the test above
- *                          proves nothing; so this one fails where TLBs are real
- *   nested-interrupts      a call inside a timer handler inside a thread, on each CPU: each in a slot
- *                          of its own, and allocating
+ *   shootdown-without-ipi  the same with INVLPG on CPU 0 alone: the others must not, or the test
+ *                          above proves nothing; so this one fails where TLBs are real
+ *   nested-interrupts      a call inside a timer handler inside a thread, on each CPU: each in a
+ *                          slot of its own, and allocating
  *
  * The CPUs of a test go from step to step together (cpu_test_meet). Invariants: a CPU that waits
  * gives up after CPU_TEST_MS and fails the test; the first failure is kept and ends the waiting of

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Owns the course of the stress test: rounds of half a second, a check after each, one line at the end.
+/* Owns the course of the stress test: rounds of half a second, a check after each, the report.
  *
  *   all CPUs:  thread of control   items, own pages, common pages, calls to the other CPUs
  *              timer handler       items; reads common pages; half of the time with interrupts on,

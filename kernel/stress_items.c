@@ -4,12 +4,12 @@
  *   byte 0        8       16          24       32        96        160 ...
  *        | address | state | sequence | check  | mark    | mark    | mark      every 64 bytes
  *
- *   state   63 in transit | 62 frame | 61..34 bytes | 33..32 context | 31..0 CPU (the receiver's, in
- *           transit)
+ *   state   63 in transit | 62 frame | 61..34 bytes | 33..32 context
+ *           | 31..0 CPU (in transit: the receiver's)
  *
- * `check` is a mix of the three words before it, a mark a mix of `check` and its place. Every line of
- * 64 bytes, the size of the smallest block, has a word of the owner's, and memory is zeroed when it
- * is handed out: who gets what another one has, in whole or in part, wipes the other's words out.
+ * `check` is a mix of the three words before it, a mark a mix of `check` and its place. Every line
+ * of 64 bytes, the size of the smallest block, has a word of the owner's, and memory is zeroed when
+ * it is handed out: who gets what another one has, in whole or in part, wipes the other's words out.
  *
  * Invariants: an item in a set bears that set's stamp; one in a box bears the stamp "in transit" to
  * the box's CPU, and nobody else has its address. A set is used by one context of one CPU. */

@@ -2,18 +2,19 @@
 /* Owns the window of the stress test in the kernel's address space: in the lower half, which is
  * empty otherwise.
  *
- *   STRESS_WINDOW        | CPU 0: 8 pages | CPU 1: 8 pages | ...    own pages: tables are shared, and
- *                                                                   come and go with their pages
- *   STRESS_WINDOW + 1 GB | page | page | ... | page |               common pages, some neighbours and
- *                                                                   some 2 MB apart
+ *   STRESS_WINDOW        | CPU 0: 8 pages | CPU 1: 8 pages | ...   own pages: tables are shared,
+ *                                                                  and come and go with them
+ *   STRESS_WINDOW + 1 GB | page | page | ... | page |              common pages, some neighbours,
+ *                                                                  some 2 MB apart
  *
  * A common page always leads to a frame that begins with `value`. Who changes it closes it, waits
  * until its readers have left, maps another frame and opens it with another value. A reader that
  * finds it open and does not read `value` has used a translation that the unmapping should have
  * taken from every CPU.
  *
- * Invariants: `value` and the mapping change only while the page is closed without readers; a reader
- * does not wait for anybody, so it may be a handler. A frame is freed after its page was unmapped. */
+ * Invariants: `value` and the mapping change only while the page is closed without readers; a
+ * reader does not wait for anybody, so it may be a handler. A frame is freed after its page was
+ * unmapped. */
 #include "kernel/smp.h"
 #include "kernel/stress_parts.h"
 
@@ -111,8 +112,8 @@ uint64_t stress_pages_frames(void)
     return stress_common_mapped;
 }
 
-/* A reader raises `readers` before it looks at `open`, and we close before we look at `readers`, all
- * in one order: who is not seen inside has seen the page closed. */
+/* A reader raises `readers` before it looks at `open`, and we close before we look at `readers`,
+ * all in one order: who is not seen inside has seen the page closed. */
 static void stress_common_close(struct stress_page *page)
 {
     __atomic_store_n(&page->open, 0, __ATOMIC_SEQ_CST);

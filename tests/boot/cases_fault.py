@@ -97,6 +97,8 @@ FAULTS = {
 }
 # Those whose reports are not of the usual kind; the tests below look at them.
 OTHERS = ["double-free", "frame-pointer", "in-report", "panic"]
+# Those of several CPUs and of NMI handlers; cases_smp.py looks at them.
+OTHERS += ["nmi-alloc", "nmi-kmalloc", "nmi-kfree", "busy", "everywhere"]
 REGISTERS = ["RIP", "RSP", "RBP", "RAX", "RBX", "RCX", "RDX", "RSI", "RDI", "R8", "R9", "R10", "R11",
              "R12", "R13", "R14", "R15", "CR0", "CR2", "CR3", "CR4"]
 ENTRY = re.compile(r"    (PML5e|PML4e|PDPTe|PDe|PTe) +(\d+) at 0x([0-9a-f]+) = 0x([0-9a-f]{16}): (.*)")

@@ -2,8 +2,8 @@
 /* wrap: stress_run mm_port_lock */
 /* A lock keeps interrupts away and lets every CPU in.
  *
- * What goes wrong first is chance: the stress test sees it, or mm finds a caller's bug or its own state
- * damaged.
+ * What goes wrong first is chance: the stress test sees it, or mm finds a caller's bug or its own
+ * state damaged.
  *
  * seen as: .+ */
 #include "tests/boot/broken/stress/stress.h"

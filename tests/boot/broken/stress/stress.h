@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
-/* What the files here share: a kernel with one thing of mm or its port broken, to prove that the stress
- * test sees it (make BREAK=stress/name; tests/boot/cases_smp.py).
+/* What the files here share: a kernel with one thing of mm or its port broken, to prove that the
+ * stress test sees it (make BREAK=stress/name; tests/boot/cases_smp.py).
  *
- * As in ../broken.h, but the break is on while the stress test runs, on all CPUs. Each file has one line
- * "wrap:" with the functions for the linker (stress_run always), and one "seen as:" with a pattern of
- * the error. */
+ * As in ../broken.h, but the break is on while the stress test runs, on all CPUs. Each file has one
+ * line "wrap:" with the functions for the linker (stress_run always), and one "seen as:" with a
+ * pattern of the error. */
 #ifndef TESTS_BOOT_BROKEN_STRESS_H
 #define TESTS_BOOT_BROKEN_STRESS_H
 
