@@ -174,6 +174,18 @@ static void smp_on_call(const struct trap_frame *frame)
     apic_end_interrupt();
 }
 
+/* With interrupts off: a TRAP_CALL between the two, sent for something else, would run the job here. */
+static void smp_publish_for_others(struct percpu *cpu, void (*function)(void *argument),
+                                   void *argument)
+{
+    uint64_t flags;
+
+    __asm__ volatile("pushfq\n\tpopq %0\n\tcli" : "=r"(flags) : : "memory");
+    smp_job_publish(&smp_handler_job, function, argument, smp_facts.running - 1);
+    cpu->signal_done = smp_handler_job.number;
+    __asm__ volatile("pushq %0\n\tpopfq" : : "r"(flags) : "memory", "cc");
+}
+
 void smp_interrupt_others(void (*function)(void *argument), void *argument)
 {
     struct percpu *cpu = percpu_this();
@@ -182,8 +194,7 @@ void smp_interrupt_others(void (*function)(void *argument), void *argument)
         return;
     while (__atomic_exchange_n(&smp_handler_job_taken, 1, __ATOMIC_ACQUIRE) != 0)
         smp_serve_and_pause();
-    smp_job_publish(&smp_handler_job, function, argument, smp_facts.running - 1);
-    cpu->signal_done = smp_handler_job.number; /* not for us */
+    smp_publish_for_others(cpu, function, argument);
     smp_send_others(cpu->number, TRAP_CALL);
     smp_job_wait(&smp_handler_job);
     __atomic_store_n(&smp_handler_job_taken, 0, __ATOMIC_RELEASE);

@@ -49,6 +49,13 @@ static void check_boot(const struct boot_info *boot, const struct mm_cpu_feature
     if (boot->keep_count > BOOT_KEEP_MAX)
         mm_fatal("boot information: %u kept ranges, at most %u fit", boot->keep_count,
                  BOOT_KEEP_MAX);
+    if (boot->guard_count > BOOT_GUARD_MAX)
+        mm_fatal("boot information: %u guards, at most %u fit", boot->guard_count, BOOT_GUARD_MAX);
+    for (uint32_t i = 0; i < boot->guard_count; i++)
+        if (boot->guard[i].begin < boot->data.begin || boot->guard[i].end > boot->data.end ||
+            boot->guard[i].begin > boot->guard[i].end)
+            mm_fatal("boot information: the guard 0x%lx-0x%lx does not lie in .data",
+                     boot->guard[i].begin, boot->guard[i].end);
     if (!mm_is_aligned(boot->hhdm_offset, PAGE_SIZE) ||
         (!boot->paging_is_foreign && !paging_is_canonical(boot->hhdm_offset, cpu->levels)))
         mm_fatal("the HHDM offset 0x%lx is not a canonical, page-aligned address",

@@ -31,14 +31,15 @@ static mm_status_t map_image_part(struct address_space *space, const struct boot
                             part.end - part.begin, rights | PAGING_GLOBAL);
 }
 
-/* The guard section with the lowest start at or above `from`, or none. */
+/* The guard section with the lowest start at or above `from`, or none; empty ones do not count. */
 static const struct boot_section *next_guard(const struct boot_info *boot, vaddr_t from)
 {
     const struct boot_section *next = NULL;
 
     for (uint32_t i = 0; i < boot->guard_count; i++) {
         const struct boot_section *guard = &boot->guard[i];
-        if (guard->begin >= from && (next == NULL || guard->begin < next->begin))
+        if (guard->begin != guard->end && guard->begin >= from &&
+            (next == NULL || guard->begin < next->begin))
             next = guard;
     }
     return next;
@@ -134,7 +135,24 @@ static mm_status_t map_all_ram(struct address_space *space, const struct memmap 
     return status;
 }
 
-/* The framebuffer of the boot information counts even where the map calls its memory reserved. */
+/* Maps what is not mapped yet of [base, end): the framebuffer of the boot information counts even where
+ * rows of the map call parts of its memory reserved. */
+static mm_status_t map_gaps(struct address_space *space, paddr_t base, paddr_t end,
+                            paging_rights_t rights)
+{
+    mm_status_t status = MM_OK;
+    paddr_t gap = base; /* [gap, at) is not mapped */
+    paddr_t mapped;
+
+    for (paddr_t at = base; status == MM_OK && at < end; at += FRAME_SIZE) {
+        if (paging_translate(space, hhdm_offset() + at, &mapped) != MM_OK)
+            continue;
+        status = map_alias(space, gap, at, rights);
+        gap = at + FRAME_SIZE;
+    }
+    return status == MM_OK ? map_alias(space, gap, end, rights) : status;
+}
+
 static mm_status_t map_framebuffers(struct address_space *space, const struct memmap *map,
                                     const struct boot_info *boot)
 {
@@ -142,14 +160,12 @@ static mm_status_t map_framebuffers(struct address_space *space, const struct me
     paddr_t end = mm_round_up(boot->framebuffer_base + boot->framebuffer_bytes, FRAME_SIZE);
     const paging_rights_t rights = kernel_data | PAGING_WRITE_COMBINING;
     mm_status_t status = MM_OK;
-    paddr_t mapped;
 
     for (size_t i = 0; status == MM_OK && i < map->count; i++)
         if (map->ranges[i].type == BOOT_FRAMEBUFFER)
             status = map_alias(space, map->ranges[i].base, map->ranges[i].end, rights);
-    if (status == MM_OK && boot->framebuffer_bytes > 0 &&
-        paging_translate(space, hhdm_offset() + base, &mapped) != MM_OK)
-        status = map_alias(space, base, end, rights);
+    if (status == MM_OK && boot->framebuffer_bytes > 0)
+        status = map_gaps(space, base, end, rights);
     return status;
 }
 

@@ -145,7 +145,7 @@ static const char *read_length(const char *format, struct conversion *conversion
     conversion->size_bytes = 4;
     for (;; format++) {
         if (*format == 'h')
-            conversion->size_bytes /= 2;
+            conversion->size_bytes -= conversion->size_bytes > 1 ? conversion->size_bytes / 2 : 0;
         else if (*format == 'l' || *format == 'z' || *format == 'j' || *format == 't')
             conversion->size_bytes = 8;
         else

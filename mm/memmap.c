@@ -405,7 +405,8 @@ static void log_overlaps(const struct source *source)
         struct row row = row_read(source->rows[i], source->limit);
         if (row.extent.base == row.extent.end)
             continue;
-        for (unsigned rank = 0; rank < BOOT_RANGE_TYPES; rank++) {
+        for (unsigned above = BOOT_RANGE_TYPES; above > 0; above--) {
+            unsigned rank = above - 1;
             if (end_of_rank[rank] <= row.extent.base || (rank == row.rank && rank != 0))
                 continue;
             unsigned winner = rank > row.rank ? rank : row.rank;

@@ -452,6 +452,8 @@ mm_status_t pmm_reserve_range(struct pmm *pmm, paddr_t base, paddr_t end)
 
 mm_status_t pmm_release_range(struct pmm *pmm, paddr_t base, paddr_t end)
 {
+    if (base < FRAME_SIZE && mm_is_aligned(base | end, FRAME_SIZE))
+        return MM_INVALID_ADDRESS; /* frame 0 is never handed out */
     return change_extent(pmm, base, end, PMM_FRAME_RESERVED, PMM_FRAME_FREE);
 }
 

@@ -39,7 +39,8 @@ struct boot_section {
     vaddr_t end;
 };
 
-#define BOOT_KEEP_MAX 16
+#define BOOT_KEEP_MAX  16
+#define BOOT_GUARD_MAX 8
 
 struct boot_info {
     /* The memory map: pointers to its rows, as in the Limine response. memmap_build() permutes the
@@ -60,7 +61,7 @@ struct boot_info {
     vaddr_t kernel_virt;
     struct boot_section text, rodata, data; /* data: .data and .bss, read and write */
     /* Pages inside `data` that stay unmapped: below and above each boot stack. */
-    struct boot_section guard[8];
+    struct boot_section guard[BOOT_GUARD_MAX];
     uint32_t guard_count;
 
     /* Linear framebuffer; framebuffer_bytes 0 means none. */

@@ -21,7 +21,7 @@ MM_BEGIN_DECLS
  * logged.
  *   Units:      `base` page-aligned; `bytes` at least HOSTED_MIN_BYTES, rounded down to pages.
  *   Returns:    true; a second call starts anew on other memory.
- *   On failure: false (NULL, unaligned, too small, or mm gave up: an error line says why); mm is as
+ *   On failure: false (NULL, unaligned, too small; or mm gave up, and an error line says why); mm is as
  *               it was before.
  *   Context:    one thread, before others use mm. */
 MM_MUST_USE bool mello_host_init(void *base, size_t bytes);

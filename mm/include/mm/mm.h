@@ -11,7 +11,8 @@
  *      nested or not           kheap_alloc, kheap_free, kheap_size, kheap_stats, phys_to_virt,
  *                              virt_to_phys, mm_explain, and the log
  *      fault handler           mm_explain and the *_peek functions: they take no lock
- *      NMI, machine check      as a fault handler; frames and blocks are refused with a report
+ *      NMI, machine check      as a fault handler; allocation and free of frames and blocks are
+ *                              refused with a report
  *
  * paging_*, kvm_* and kheap_to_phys take the lock of an address space and may wait for other CPUs: not
  * in interrupt handlers. */

@@ -40,7 +40,7 @@ struct address_space {
     struct paging_stats stats;
 };
 
-/* Makes an empty address space.
+/* Makes an empty address space; nothing is shared with any other.
  *   Returns:    MM_OK; *space is ready; nothing is mapped.
  *   On failure: MM_OUT_OF_MEMORY. */
 MM_MUST_USE mm_status_t paging_init(struct address_space *space, struct pmm *pmm,
@@ -66,7 +66,7 @@ MM_MUST_USE mm_status_t paging_map_page(struct address_space *space, vaddr_t pag
 MM_MUST_USE mm_status_t paging_map_range(struct address_space *space, vaddr_t page, paddr_t frame,
                                          uint64_t bytes, paging_rights_t rights);
 
-/* Unmaps one 4 KiB page, drops its translation from this CPU's TLB and frees tables that became
+/* Unmaps one 4 KiB page, drops its translation from the TLB of every CPU and frees tables that became
  * empty.
  *   Returns:    MM_OK and, unless `frame` is NULL, the frame that was mapped. It stays allocated.
  *   On failure: MM_NOT_ALIGNED, MM_INVALID_ADDRESS, MM_NOT_MAPPED, MM_LARGE_PAGE (the page is a part

@@ -74,8 +74,11 @@ void pmm_free_contiguous(struct pmm *pmm, paddr_t first, uint64_t count_frames);
 MM_MUST_USE mm_status_t pmm_alloc_table(struct pmm *pmm, paddr_t *out);
 void pmm_free_table(struct pmm *pmm, paddr_t frame);
 
-/* Takes exactly the free frames [base, end) out of service, or puts them back.
- *   On failure: MM_NOT_ALIGNED; MM_INVALID_ADDRESS (not RAM of this pmm, or empty); MM_NOT_FREE
+/* Takes exactly the free frames [base, end) out of service, or puts them back. Release what you have
+ * reserved, or memory of the loader that nobody needs any more: the pmm cannot know who still lives in
+ * a reserved frame.
+ *   On failure: MM_NOT_ALIGNED; MM_INVALID_ADDRESS (not RAM of this pmm, empty, or a release of
+ *               frame 0); MM_NOT_FREE
  *               (reserve: one is used or reserved already; release: one is not reserved). */
 MM_MUST_USE mm_status_t pmm_reserve_range(struct pmm *pmm, paddr_t base, paddr_t end);
 MM_MUST_USE mm_status_t pmm_release_range(struct pmm *pmm, paddr_t base, paddr_t end);

@@ -8,7 +8,7 @@
  *
  * mm never holds one of its locks across mm_port_log, mm_port_bug or mm_port_time_ns, except where it
  * gives up for good (mm_fatal: a log line, then mm_port_halt). It holds the lock of an address space
- * across mm_port_invlpg. */
+ * across mm_port_tlb_shootdown. */
 #ifndef MM_PORT_H
 #define MM_PORT_H
 
@@ -74,7 +74,8 @@ void mm_port_write_msr(uint32_t index, uint64_t value);
 uint64_t mm_port_read_cr(unsigned number);
 void mm_port_write_cr(unsigned number, uint64_t value);
 
-/* Drops this CPU's translation of the page that holds `address` (SDM vol. 3, 4.10.4.1). */
+/* Drops this CPU's translation of the page that holds `address` (SDM vol. 3, 4.10.4.1). What
+ * mm_port_tlb_shootdown() is made of; the core calls that one. */
 void mm_port_invlpg(vaddr_t address);
 
 /* ---- CPUS ---- */
