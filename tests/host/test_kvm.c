@@ -464,7 +464,9 @@ static void boot_set_up(struct boot_info *boot)
         (struct boot_section){ boot->data.begin + 4 * PAGE_SIZE, boot->data.begin + 5 * PAGE_SIZE };
     boot->guard[1] = (struct boot_section){ boot->data.begin + 9 * PAGE_SIZE,
                                             boot->data.begin + 10 * PAGE_SIZE };
-    boot->guard_count = 2;
+    boot->guard[2] = (struct boot_section){ boot->data.begin + 5 * PAGE_SIZE,
+                                            boot->data.begin + 5 * PAGE_SIZE }; /* none */
+    boot->guard_count = 3;
     boot->framebuffer_base = 0xfd000000;
     boot->framebuffer_bytes = 0x3e8000;
 }

@@ -636,6 +636,7 @@ static void pmm_reserve_and_release_refuse_bad_ranges(void **state)
     assert_status(pmm_release_range(pmm, frame + 1, frame + FRAME_SIZE), MM_NOT_ALIGNED);
     assert_status(pmm_release_range(pmm, frame, frame), MM_INVALID_ADDRESS);
     assert_status(pmm_release_range(pmm, MM_MIB(9), MM_MIB(10)), MM_INVALID_ADDRESS);
+    assert_status(pmm_release_range(pmm, 0, FRAME_SIZE), MM_INVALID_ADDRESS); /* frame 0 stays */
     assert_pmm_stats_equal(pmm_stats(pmm), before);
     assert_pmm_sound(pmm);
 }
