@@ -29,6 +29,7 @@ USAGE_ERRORS = {
     "unknown-option": ["run", "--fly"],
     "argument": ["run", "kernel.elf"],
     "value-missing": ["run", "--headless", "--memory"],
+    "headless-with-a-value": ["run", "--headless=1"],
     "memory-0": ["run", "--headless", "--memory", "0"],
     "memory-0M": ["run", "--headless", "--memory", "0M"],
     "memory-12x": ["run", "--headless", "--memory", "12x"],
@@ -381,6 +382,7 @@ INSTALLS = "case \" $* \" in *\" -s \"*) ;; *install*) ln -sf {real} {place} ;; 
 
 for _word in ("help", "--help", "-h"):
     add(f"command/{_word}", show_help, _word)
+add("command/run-help", show_help, "run", "--help")
 for _name, _words in USAGE_ERRORS.items():
     add(f"command/usage-{_name}", refuse_usage, *_words)
 add("command/options", run_options)
