@@ -34,8 +34,9 @@ struct smp_info smp_facts = { .listed = 1, .running = 1, .ids = "0" };
 static struct smp_job smp_thread_job, smp_handler_job;
 static uint32_t smp_handler_job_taken; /* 1: somebody is calling smp_interrupt_others() */
 static void (*smp_timer_function)(void);
-static uint32_t smp_stopper = SMP_NOBODY; /* the CPU that has stopped the others */
-static uint32_t smp_stopped;
+static uint32_t smp_stopper = SMP_NOBODY;          /* the CPU that has stopped the others */
+static uint32_t smp_stopped;                       /* CPUs that stand still for it */
+static uint8_t smp_stands_still[MM_PORT_MAX_CPUS]; /* 1: counted in smp_stopped */
 
 const struct smp_info *smp_info(void)
 {
@@ -242,14 +243,21 @@ void smp_set_timer_function(void (*function)(void))
 
 /* ---- The end ---- */
 
+/* Counts once: a CPU that lost the race to stop the others stands still already when its NMI comes. */
+static _Noreturn void smp_stand_still(uint32_t me)
+{
+    if (__atomic_exchange_n(&smp_stands_still[me], 1, __ATOMIC_ACQ_REL) == 0)
+        __atomic_fetch_add(&smp_stopped, 1, __ATOMIC_RELEASE);
+    cpu_halt_forever();
+}
+
 static void smp_on_nmi(const struct trap_frame *frame)
 {
     uint32_t stopper = __atomic_load_n(&smp_stopper, __ATOMIC_ACQUIRE);
 
     if (stopper == SMP_NOBODY || stopper == percpu_this()->number)
         trap_handle(frame);
-    __atomic_fetch_add(&smp_stopped, 1, __ATOMIC_RELEASE);
-    cpu_halt_forever();
+    smp_stand_still(percpu_this()->number);
 }
 
 /* One by one: an NMI to all would also wake CPUs that stand in the loader's or the firmware's code,
@@ -279,8 +287,7 @@ void smp_stop_others(void)
                                      __ATOMIC_ACQUIRE)) {
         if (before == me)
             return;
-        __atomic_fetch_add(&smp_stopped, 1, __ATOMIC_RELEASE);
-        cpu_halt_forever();
+        smp_stand_still(me);
     }
     sent = smp_facts.has_apic ? smp_send_stops(me) : 0;
     while (__atomic_load_n(&smp_stopped, __ATOMIC_ACQUIRE) < sent && patience_lasts(&patience)) {
