@@ -317,6 +317,8 @@ bool mello_host_init(void *base, size_t bytes)
         return false;
     if (start_mm(mm_kernel(), &boot)) {
         kheap_set_default(mm_kernel()->heap);
+        mm_kernel()->boot.map = NULL; /* the rows end with this call */
+        mm_kernel()->boot.map_count = 0;
         return true;
     }
     *mm_kernel() = before;

@@ -76,6 +76,7 @@ static void host_init_refuses_bad_memory_and_changes_nothing(void **state)
 
     (void)state;
     assert_true(mello_host_init(base, MM_MIB(16)));
+    assert_null(mm_kernel()->boot.map); /* its rows are gone */
     block = kmalloc(100);
     assert_false(mello_host_init(NULL, MM_MIB(16)));
     assert_false(mello_host_init((char *)other + 1, MM_MIB(8)));
