@@ -68,7 +68,7 @@ FREESTANDING := -std=gnu11 -O2 -g -ffreestanding -fno-stack-protector -fcf-prote
                 -fno-asynchronous-unwind-tables -ffunction-sections -fdata-sections
 
 CPPFLAGS_ALL  := -Imm/include -I. -DMM_DEBUG=$(DEBUG)
-KERNEL_CFLAGS := $(FREESTANDING) -mcmodel=kernel $(WARN)
+KERNEL_CFLAGS := $(FREESTANDING) -mcmodel=kernel $(WARN) -DMM_PORT_INLINE_X86_64
 LOADER_CFLAGS := $(FREESTANDING) -mcmodel=small $(WARN)
 HOSTED_CFLAGS := -std=gnu11 -O2 -g -fPIC $(WARN)
 DEPFLAGS       = -MMD -MP -MF $@.d

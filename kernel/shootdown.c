@@ -224,6 +224,16 @@ void mm_port_tlb_shootdown(const struct mm_tlb_batch *batch)
     __asm__ volatile("pushq %0\n\tpopfq" : : "r"(flags) : "memory", "cc");
 }
 
+/* A shootdown of nothing: each member serves it, and taking the bit out of its inbox is a full
+ * barrier. */
+void mm_port_cpu_barrier(void)
+{
+    static const struct mm_tlb_batch nothing = { .count = 0 };
+
+    mm_port_tlb_shootdown(&nothing);
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+}
+
 /* ---- Members ---- */
 
 void shootdown_init(void)

@@ -17,11 +17,14 @@
 #include "hosted_parts.h"
 
 #include <errno.h>
+#include <linux/membarrier.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static struct hosted_cpu *cpus[MM_PORT_MAX_CPUS];
@@ -92,6 +95,22 @@ unsigned mm_port_cpu_slot(void)
     if (cpu->nmi_depth != 0)
         return MM_PORT_NO_SLOT;
     return cpu->number * MM_PORT_LEVELS + cpu->level;
+}
+
+/* A barrier on every thread of the process that runs; one that does not has passed one. */
+void mm_port_cpu_barrier(void)
+{
+    static int registered; /* 0: not tried yet */
+
+    if (__atomic_load_n(&registered, __ATOMIC_ACQUIRE) == 0) {
+        if (syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) != 0) {
+            perror("hosted port: membarrier");
+            abort();
+        }
+        __atomic_store_n(&registered, 1, __ATOMIC_RELEASE);
+    }
+    if (syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) != 0)
+        abort();
 }
 
 /* ---- Changes under way ---- */

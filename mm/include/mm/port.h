@@ -82,15 +82,33 @@ void mm_port_invlpg(vaddr_t address);
 
 /* A slot is a place for per-CPU data that needs no lock: one for each CPU and interrupt level, so that
  * a handler never meets the data of the thread that it interrupted. */
+#ifndef MM_PORT_MAX_CPUS
 #define MM_PORT_MAX_CPUS 256u
-#define MM_PORT_LEVELS   4u /* thread of control, and interrupt handlers nested up to three deep */
-#define MM_PORT_SLOTS    (MM_PORT_MAX_CPUS * MM_PORT_LEVELS)
-#define MM_PORT_NO_SLOT  UINT32_MAX /* in an NMI or machine check handler: mm must not be called */
+#endif
+#define MM_PORT_LEVELS 4u /* thread of control, and interrupt handlers nested up to three deep */
+#define MM_PORT_SLOTS  (MM_PORT_MAX_CPUS * MM_PORT_LEVELS)
 
-/* The slot of the running code: CPU number * MM_PORT_LEVELS + interrupt level.
+/* Slots of code that has no place of its own. They count like the others in a table of
+ * MM_PORT_SLOT_TABLE entries, where mm keeps empty caches for them, so that its fast paths need no
+ * test. */
+#define MM_PORT_UNKNOWN_SLOT MM_PORT_SLOTS        /* mm_port_slot(): ask mm_port_cpu_slot() */
+#define MM_PORT_SHARED_SLOT  (MM_PORT_SLOTS + 1u) /* more threads than slots: mm works, uncached */
+#define MM_PORT_NO_SLOT      (MM_PORT_SLOTS + 3u) /* NMI, machine check: mm must not be called */
+#define MM_PORT_SLOT_TABLE   (MM_PORT_SLOTS + 4u)
+
+/* The slot of the running code: CPU number * MM_PORT_LEVELS + interrupt level; MM_PORT_SHARED_SLOT;
+ * or MM_PORT_NO_SLOT. mm's fast paths ask mm_port_slot() (port_slot.h), which may be inline.
  *   Context:  any. The caller stays on this CPU and at this level while it uses the slot.
  *   Cost:     one load relative to GS on bare metal. */
 unsigned mm_port_cpu_slot(void);
+
+/* Returns when each other CPU that uses mm has executed a full memory barrier since the call began, and
+ * this CPU too: what it had stored before is seen by all, and the other way round. It is what lets
+ * one CPU look into the caches of another, whose fast path has no barrier.
+ *   Context:  interrupts off, a lock of the pmm or of a heap held. Takes no lock of mm, and while it
+ *             waits it serves the requests of other CPUs, as mm_port_tlb_shootdown() does.
+ *   Cost:     an interrupt to each CPU; a system call in a Linux process. Not for fast paths. */
+void mm_port_cpu_barrier(void);
 
 /* Pages whose translations are to be dropped. */
 #define MM_TLB_BATCH_MAX 32u
