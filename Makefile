@@ -4,6 +4,7 @@
 #
 #   mm/*.c mm/port/x86_64*.c  --kernel flags-->  libmello-mm.a  --with arch/ kernel/-->  kernel.elf
 #   mm/*.c mm/port/hosted*.c  --host flags---->  libmello-mm-hosted.a
+#   mm/*.c mm/port/linux*.c   --linux flags--->  libmello-mm-linux.a
 #   loader/*                  --loader flags-->  loader.elf
 #
 # Invariants: sources are found by wildcard, so a new file needs no line here; what is written lies
@@ -43,7 +44,8 @@ include kernel/screen/screen.mk
 LOADER_SRCS := $(sort $(wildcard loader/*.c loader/*.S))
 MM_PORT     := $(sort $(wildcard mm/port/x86_64*.c))
 HOSTED_PORT := $(sort $(wildcard mm/port/hosted*.c))
-FORMAT_DIRS := mm mm/port mm/include/mm arch/x86_64 kernel kernel/* loader tools \
+LINUX_PORT  := $(sort $(wildcard mm/port/linux*.c))
+FORMAT_DIRS := mm mm/port mm/include/mm arch/x86_64 kernel kernel/* loader tools bench \
                tests/host tests/host/* tests/boot tests/boot/broken
 FORMAT_SRCS := $(sort $(wildcard $(foreach d,$(FORMAT_DIRS),$(d)/*.[ch] $(d)/*.cc)))
 
@@ -71,6 +73,11 @@ CPPFLAGS_ALL  := -Imm/include -I. -DMM_DEBUG=$(DEBUG)
 KERNEL_CFLAGS := $(FREESTANDING) -mcmodel=kernel $(WARN) -DMM_PORT_INLINE_X86_64
 LOADER_CFLAGS := $(FREESTANDING) -mcmodel=small $(WARN)
 HOSTED_CFLAGS := -std=gnu11 -O2 -g -fPIC $(WARN)
+
+# For programs that want mm's speed: no debug checks, and the slot is one load (mm/port_slot.h).
+LINUX_CFLAGS  := -std=gnu11 -O2 -g -fPIC -ftls-model=initial-exec -fvisibility=hidden $(WARN) \
+                 -DMM_PORT_INLINE_TLS
+LINUX_CPPFLAGS := -Imm/include -I. -DMM_DEBUG=0
 DEPFLAGS       = -MMD -MP -MF $@.d
 
 # No libgcc: a compiler helper call is an undefined symbol and fails the link.
@@ -85,12 +92,13 @@ PORT_OBJS   := $(MM_PORT:%=$(OBJ)/kernel/%.o)
 KERNEL_OBJS := $(KERNEL_SRCS:%=$(OBJ)/kernel/%.o) $(BREAK_SRC:%=$(OBJ)/kernel/%.o)
 LOADER_OBJS := $(LOADER_SRCS:%=$(OBJ)/loader/%.o)
 HOSTED_OBJS := $(MM_SRCS:%=$(OBJ)/hosted/%.o) $(HOSTED_PORT:%=$(OBJ)/hosted/%.o)
-ALL_OBJS    := $(MM_OBJS) $(PORT_OBJS) $(KERNEL_OBJS) $(LOADER_OBJS) $(HOSTED_OBJS)
+LINUX_OBJS  := $(MM_SRCS:%=$(OBJ)/linux/%.o) $(LINUX_PORT:%=$(OBJ)/linux/%.o)
+ALL_OBJS    := $(MM_OBJS) $(PORT_OBJS) $(KERNEL_OBJS) $(LOADER_OBJS) $(HOSTED_OBJS) $(LINUX_OBJS)
 
 PRODUCTS := $(BUILD)/kernel.elf $(BUILD)/loader.elf $(BUILD)/libmello-mm.a \
-            $(BUILD)/libmello-mm-hosted.a
+            $(BUILD)/libmello-mm-hosted.a $(BUILD)/libmello-mm-linux.a
 
-.PHONY: all kernel loader lib lib-hosted core format format-check clean help FORCE
+.PHONY: all kernel loader lib lib-hosted lib-linux core format format-check clean help FORCE
 .DELETE_ON_ERROR:
 .SUFFIXES:
 
@@ -99,6 +107,7 @@ kernel: $(BUILD)/kernel.elf
 loader: $(BUILD)/loader.elf
 lib: $(BUILD)/libmello-mm.a
 lib-hosted: $(BUILD)/libmello-mm-hosted.a
+lib-linux: $(BUILD)/libmello-mm-linux.a
 core: $(BUILD)/mm-core.o
 
 # A stamp keeps its time while its content stays the same, so that nothing is rebuilt without need.
@@ -113,10 +122,12 @@ CC_VERSION = $(shell $(CC) --version 2>&1 | head -n 1 | tr -d "'")
 $(OBJ)/kernel.stamp: FORCE ; $(call stamp,$(CC) $(CC_VERSION) $(KERNEL_CFLAGS) $(CPPFLAGS_ALL))
 $(OBJ)/loader.stamp: FORCE ; $(call stamp,$(CC) $(CC_VERSION) $(LOADER_CFLAGS) $(CPPFLAGS_ALL))
 $(OBJ)/hosted.stamp: FORCE ; $(call stamp,$(CC) $(CC_VERSION) $(HOSTED_CFLAGS) $(CPPFLAGS_ALL))
+$(OBJ)/linux.stamp: FORCE ; $(call stamp,$(CC) $(CC_VERSION) $(LINUX_CFLAGS) $(LINUX_CPPFLAGS))
 $(OBJ)/lib-parts.stamp: FORCE ; $(call stamp,$(MM_OBJS) $(PORT_OBJS))
 $(OBJ)/kernel-parts.stamp: FORCE ; $(call stamp,$(KERNEL_LINK) $(KERNEL_OBJS))
 $(OBJ)/loader-parts.stamp: FORCE ; $(call stamp,$(LINK) $(LOADER_OBJS))
 $(OBJ)/hosted-parts.stamp: FORCE ; $(call stamp,$(HOSTED_OBJS))
+$(OBJ)/linux-parts.stamp: FORCE ; $(call stamp,$(LINUX_OBJS))
 
 $(OBJ)/kernel/%.c.o: %.c $(OBJ)/kernel.stamp
 	@mkdir -p $(@D)
@@ -142,6 +153,11 @@ $(OBJ)/hosted/%.c.o: %.c $(OBJ)/hosted.stamp
 	@mkdir -p $(@D)
 	$(call say,HOSTCC,$<)
 	$(Q)$(CC) $(HOSTED_CFLAGS) $(CPPFLAGS_ALL) $(DEPFLAGS) -c -o $@ $<
+
+$(OBJ)/linux/%.c.o: %.c $(OBJ)/linux.stamp
+	@mkdir -p $(@D)
+	$(call say,LINUX,$<)
+	$(Q)$(CC) $(LINUX_CFLAGS) $(LINUX_CPPFLAGS) $(DEPFLAGS) -c -o $@ $<
 
 # ---- Products ------------------------------------------------------------------------------------
 
@@ -183,6 +199,10 @@ $(BUILD)/libmello-mm-hosted.a: $(HOSTED_OBJS) $(OBJ)/hosted-parts.stamp
 	$(call say,AR,$@)
 	$(Q)rm -f $@ && $(AR) rcsD $@ $(HOSTED_OBJS)
 
+$(BUILD)/libmello-mm-linux.a: $(LINUX_OBJS) $(OBJ)/linux-parts.stamp
+	$(call say,AR,$@)
+	$(Q)rm -f $@ && $(AR) rcsD $@ $(LINUX_OBJS)
+
 # The core without its port: what is undefined here is all that another kernel has to bring.
 $(BUILD)/mm-core.o: $(MM_OBJS) $(OBJ)/lib-parts.stamp
 	$(call say,LD,$@)
@@ -191,6 +211,7 @@ $(BUILD)/mm-core.o: $(MM_OBJS) $(OBJ)/lib-parts.stamp
 -include $(ALL_OBJS:%=%.d)
 include tests/host/host.mk
 include tests/host/screen/screen_tests.mk
+include bench/bench.mk
 
 # ---- Tools ---------------------------------------------------------------------------------------
 
@@ -203,6 +224,7 @@ define DB
 $(foreach f,$(DB_KERNEL),$(call db_entry,$(f),$(KERNEL_CFLAGS) $(CPPFLAGS_ALL)),
 )$(foreach f,$(LOADER_SRCS),$(call db_entry,$(f),$(LOADER_CFLAGS) $(CPPFLAGS_ALL)),
 )$(foreach f,$(HOSTED_PORT),$(call db_entry,$(f),$(HOSTED_CFLAGS) $(CPPFLAGS_ALL)),
+)$(foreach f,$(LINUX_PORT),$(call db_entry,$(f),$(LINUX_CFLAGS) $(LINUX_CPPFLAGS)),
 )$(foreach f,$(DB_TESTS),$(call db_entry,$(f),$(HOST_CFLAGS)),
 )
 endef
@@ -229,9 +251,10 @@ clean:
 help:
 	@echo 'make [target] [CC=gcc|clang] [BUILD=dir] [DEBUG=0|1] [BREAK=name] [V=1]'
 	@echo
-	@echo '  all                    the next four; products are in $$(BUILD)'
+	@echo '  all                    the next five; products are in $$(BUILD)'
 	@echo '  kernel, loader         $$(BUILD)/kernel.elf, $$(BUILD)/loader.elf'
 	@echo '  lib, lib-hosted        $$(BUILD)/libmello-mm.a, $$(BUILD)/libmello-mm-hosted.a'
+	@echo '  lib-linux              $$(BUILD)/libmello-mm-linux.a'
 	@echo '  core                   $$(BUILD)/mm-core.o: mm/ without its port'
 	@echo '  test-host              builds and runs the host tests: plain and with sanitizers'
 	@echo '  compile_commands.json  for clangd and clang-tidy'

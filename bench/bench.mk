@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: MIT
+#
+# The benchmark program and the tests of the Linux port; included by the top Makefile, whose BUILD,
+# CC, WARN, LINUX_CFLAGS, Q, say and stamp it uses.
+#
+#   bench/*.c + libmello-mm-linux.a  --linux flags-->  $(BUILD)/bench
+#   tests/host/linux/test_*.c        --the same----->  $(BUILD)/host/linux/test_*
+
+BENCH_SRCS := $(sort $(wildcard bench/*.c))
+BENCH_OBJS := $(BENCH_SRCS:%=$(OBJ)/linux/%.o)
+
+LINUX_TEST_SRCS := $(sort $(wildcard tests/host/linux/test_*.c))
+LINUX_TEST_OBJS := $(LINUX_TEST_SRCS:%=$(OBJ)/linux/%.o)
+LINUX_TESTS     := $(LINUX_TEST_SRCS:tests/host/linux/%.c=$(BUILD)/host/linux/%)
+
+.PHONY: test-linux
+.SECONDARY: $(LINUX_TEST_OBJS)
+
+$(LINUX_TESTS): $(BUILD)/host/linux/%: $(OBJ)/linux/tests/host/linux/%.c.o \
+        $(BUILD)/libmello-mm-linux.a
+	@mkdir -p $(@D)
+	$(call say,TESTLD,$@)
+	$(Q)$(CC) -o $@ $^ -lcmocka -lpthread
+
+test-linux: $(LINUX_TESTS)
+	@sh tests/host/run.sh $(LINUX_TESTS)
+
+HOST_CHECKS += $(LINUX_TESTS:%='%')
+test-host-build: $(LINUX_TESTS)
+test-host-plain: $(LINUX_TESTS)
+
+-include $(BENCH_OBJS:%=%.d) $(LINUX_TEST_OBJS:%=%.d)
