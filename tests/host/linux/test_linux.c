@@ -159,20 +159,34 @@ static void linux_lock_excludes_and_leaves_errno(void **state)
 
 /* The two sides of the protocol that the barrier exists for (Dekker): the owner has only a compiler
  * barrier between its store and its load, the thief has mm_port_cpu_barrier(). Never may both miss
- * the store of the other. */
+ * the store of the other. Both start at the same tick of the time-stamp counter, give or take a few,
+ * as their stores must still be on their way when they load. */
 #define DEKKER_ROUNDS 20000u
-static uint32_t owner_wants, thief_wants, owner_saw, thief_saw, round_begun, round_ended;
+struct line_word {
+    uint64_t value;
+} __attribute__((aligned(128)));
+static struct line_word owner_wants, thief_wants, start_tick, round_ended;
+static uint64_t owner_saw;
+
+static void wait_for_tick(uint64_t tick)
+{
+    while (__builtin_ia32_rdtsc() < tick)
+        ;
+}
 
 static void *dekker_owner(void *argument)
 {
+    uint64_t tick, last = 0;
+
     (void)argument;
-    for (uint32_t i = 1; i <= DEKKER_ROUNDS; i++) {
-        while (__atomic_load_n(&round_begun, __ATOMIC_ACQUIRE) < i)
+    for (uint64_t i = 1; i <= DEKKER_ROUNDS; i++, last = tick) {
+        while ((tick = __atomic_load_n(&start_tick.value, __ATOMIC_ACQUIRE)) == last)
             __builtin_ia32_pause();
-        __atomic_store_n(&owner_wants, i, __ATOMIC_RELAXED);
+        wait_for_tick(tick);
+        __atomic_store_n(&owner_wants.value, i, __ATOMIC_RELAXED);
         __atomic_signal_fence(__ATOMIC_SEQ_CST);
-        owner_saw = __atomic_load_n(&thief_wants, __ATOMIC_RELAXED);
-        __atomic_store_n(&round_ended, i, __ATOMIC_RELEASE);
+        owner_saw = __atomic_load_n(&thief_wants.value, __ATOMIC_RELAXED);
+        __atomic_store_n(&round_ended.value, i, __ATOMIC_RELEASE);
     }
     return NULL;
 }
@@ -183,12 +197,15 @@ static void linux_barrier_orders_other_threads(void **state)
 
     (void)state;
     pthread_create(&thread, NULL, dekker_owner, NULL);
-    for (uint32_t i = 1; i <= DEKKER_ROUNDS; i++) {
-        __atomic_store_n(&round_begun, i, __ATOMIC_RELEASE);
-        __atomic_store_n(&thief_wants, i, __ATOMIC_RELAXED);
+    for (uint64_t i = 1; i <= DEKKER_ROUNDS; i++) {
+        uint64_t tick = __builtin_ia32_rdtsc() + 3000, thief_saw;
+
+        __atomic_store_n(&start_tick.value, tick, __ATOMIC_RELEASE);
+        wait_for_tick(tick - 100 + i % 200);
+        __atomic_store_n(&thief_wants.value, i, __ATOMIC_RELAXED);
         mm_port_cpu_barrier();
-        thief_saw = __atomic_load_n(&owner_wants, __ATOMIC_RELAXED);
-        while (__atomic_load_n(&round_ended, __ATOMIC_ACQUIRE) < i)
+        thief_saw = __atomic_load_n(&owner_wants.value, __ATOMIC_RELAXED);
+        while (__atomic_load_n(&round_ended.value, __ATOMIC_ACQUIRE) < i)
             __builtin_ia32_pause();
         assert_true(owner_saw == i || thief_saw == i);
     }
