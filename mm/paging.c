@@ -83,6 +83,8 @@ static uint64_t leaf_entry(paddr_t frame, unsigned level, paging_rights_t rights
         entry |= ENTRY_PWT | (level > 1 ? ENTRY_PAT_LARGE : ENTRY_PAT_4K);
     if ((rights & PAGING_UNCACHED) != 0) /* PAT entry 3 */
         entry |= ENTRY_PWT | ENTRY_PCD;
+    if ((rights & PAGING_WRITE_THROUGH) != 0) /* PAT entry 1 */
+        entry |= ENTRY_PWT;
     return entry;
 }
 
@@ -92,7 +94,9 @@ static paging_rights_t memory_type_of(uint64_t entry, unsigned level)
 
     if ((entry & ENTRY_PCD) != 0)
         return PAGING_UNCACHED;
-    return pat && (entry & ENTRY_PWT) != 0 ? PAGING_WRITE_COMBINING : 0;
+    if ((entry & ENTRY_PWT) == 0)
+        return PAGING_WRITE_BACK;
+    return pat ? PAGING_WRITE_COMBINING : PAGING_WRITE_THROUGH;
 }
 
 /* ---- addresses ---- */
@@ -170,7 +174,7 @@ static mm_status_t check_mapping(const struct address_space *space, struct piece
 {
     paddr_t limit = (paddr_t)1 << space->physical_bits;
     const paging_rights_t write_execute = PAGING_WRITE | PAGING_EXECUTE;
-    const paging_rights_t two_types = PAGING_WRITE_COMBINING | PAGING_UNCACHED;
+    const paging_rights_t types = rights & PAGING_MEMORY_TYPES;
     mm_status_t status = check_pages(space, piece.page, piece.bytes);
 
     if (status != MM_OK)
@@ -180,7 +184,7 @@ static mm_status_t check_mapping(const struct address_space *space, struct piece
     if (piece.frame >= limit || piece.bytes > limit - piece.frame)
         return MM_INVALID_ADDRESS;
     if ((rights & ~PAGING_RIGHTS_ALL) != 0 || (rights & write_execute) == write_execute ||
-        (rights & two_types) == two_types)
+        (types & (types - 1)) != 0)
         return MM_INVALID_ARGUMENT;
     return MM_OK;
 }

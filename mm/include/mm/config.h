@@ -22,4 +22,10 @@
 #define MM_MEMORY_HOOKS 0
 #endif
 
+/* 1: a mapping may be writable and executable at once, for kernels that compile code in place. Then
+ * paging_audit() counts such pages, but its verdict does not depend on them. */
+#ifndef MM_ALLOW_WRITE_EXECUTE
+#define MM_ALLOW_WRITE_EXECUTE 0
+#endif
+
 #endif
