@@ -196,8 +196,10 @@ static void free_usable(struct pmm *pmm, const struct mm_range *usable, bool low
                         PMM_FRAME_FREE);
 }
 
-void pmm_init(struct pmm *pmm, const struct memmap *map, void *metadata, bool low_memory)
+void pmm_init(struct pmm *pmm, const struct memmap *map, void *metadata,
+              const struct pmm_config *config)
 {
+    bool low_memory = config != NULL && config->low_memory;
     size_t runs = 0;
     struct mm_extent run;
 
@@ -240,7 +242,8 @@ static bool take_frame_locked(struct pmm *pmm, enum pmm_frame_state new, paddr_t
     return false;
 }
 
-static mm_status_t take_frame(struct pmm *pmm, enum pmm_frame_state new, paddr_t *out)
+static mm_status_t take_frame(struct pmm *pmm, enum pmm_frame_state new, unsigned flags,
+                              paddr_t *out)
 {
     paddr_t frame = 0;
 
@@ -255,7 +258,8 @@ static mm_status_t take_frame(struct pmm *pmm, enum pmm_frame_state new, paddr_t
     }
     void *content = phys_to_virt(frame);
     mm_port_memory_allocated(content, FRAME_SIZE);
-    memset(content, 0, FRAME_SIZE);
+    if ((flags & PMM_NOZERO) == 0)
+        memset(content, 0, FRAME_SIZE);
     *out = frame;
     mm_debug("pmm: allocated %s frame 0x%lx", state_name(new), frame);
     return MM_OK;
@@ -294,7 +298,12 @@ static void give_frame(struct pmm *pmm, paddr_t address, enum pmm_frame_state ol
 
 mm_status_t pmm_alloc_frame(struct pmm *pmm, paddr_t *out)
 {
-    return take_frame(pmm, PMM_FRAME_USED, out);
+    return take_frame(pmm, PMM_FRAME_USED, 0, out);
+}
+
+mm_status_t pmm_alloc_frame_flags(struct pmm *pmm, unsigned flags, paddr_t *out)
+{
+    return take_frame(pmm, PMM_FRAME_USED, flags, out);
 }
 
 void pmm_free_frame(struct pmm *pmm, paddr_t frame)
@@ -302,9 +311,32 @@ void pmm_free_frame(struct pmm *pmm, paddr_t frame)
     give_frame(pmm, frame, PMM_FRAME_USED);
 }
 
+void pmm_free_zeroed_frame(struct pmm *pmm, paddr_t frame)
+{
+    give_frame(pmm, frame, PMM_FRAME_USED);
+}
+
+mm_status_t pmm_alloc_frames(struct pmm *pmm, uint64_t count, unsigned flags, paddr_t *out)
+{
+    for (uint64_t i = 0; i < count; i++) {
+        mm_status_t status = take_frame(pmm, PMM_FRAME_USED, flags, &out[i]);
+        if (status != MM_OK) {
+            pmm_free_frames(pmm, out, i);
+            return status;
+        }
+    }
+    return MM_OK;
+}
+
+void pmm_free_frames(struct pmm *pmm, const paddr_t *frames, uint64_t count)
+{
+    for (uint64_t i = 0; i < count; i++)
+        pmm_free_frame(pmm, frames[i]);
+}
+
 mm_status_t pmm_alloc_table(struct pmm *pmm, paddr_t *out)
 {
-    return take_frame(pmm, PMM_FRAME_TABLE, out);
+    return take_frame(pmm, PMM_FRAME_TABLE, 0, out);
 }
 
 void pmm_free_table(struct pmm *pmm, paddr_t frame)
@@ -360,6 +392,23 @@ static bool take_block_locked(struct pmm *pmm, uint64_t count, uint64_t align_by
 mm_status_t pmm_alloc_contiguous(struct pmm *pmm, uint64_t count_frames, uint64_t align_bytes,
                                  paddr_t limit, paddr_t *out)
 {
+    return pmm_alloc_contiguous_flags(pmm, count_frames, align_bytes, limit, 0, out);
+}
+
+mm_status_t pmm_alloc_large(struct pmm *pmm, unsigned flags, paddr_t *out)
+{
+    return pmm_alloc_contiguous_flags(pmm, LARGE_PAGE_SIZE / FRAME_SIZE, LARGE_PAGE_SIZE,
+                                      PMM_NO_LIMIT, flags, out);
+}
+
+void pmm_free_large(struct pmm *pmm, paddr_t block)
+{
+    pmm_free_contiguous(pmm, block, LARGE_PAGE_SIZE / FRAME_SIZE);
+}
+
+mm_status_t pmm_alloc_contiguous_flags(struct pmm *pmm, uint64_t count_frames, uint64_t align_bytes,
+                                       paddr_t limit, unsigned flags, paddr_t *out)
+{
     paddr_t first = 0;
 
     if (count_frames == 0 || !mm_is_power_of_two(align_bytes) || align_bytes < FRAME_SIZE)
@@ -375,7 +424,8 @@ mm_status_t pmm_alloc_contiguous(struct pmm *pmm, uint64_t count_frames, uint64_
         return MM_OUT_OF_MEMORY;
     }
     mm_port_memory_allocated(phys_to_virt(first), count_frames * FRAME_SIZE);
-    memset(phys_to_virt(first), 0, count_frames * FRAME_SIZE);
+    if ((flags & PMM_NOZERO) == 0)
+        memset(phys_to_virt(first), 0, count_frames * FRAME_SIZE);
     *out = first;
     mm_debug("pmm: allocated %lu contiguous frames at 0x%lx", count_frames, first);
     return MM_OK;

@@ -362,7 +362,8 @@ void machine_set_up(struct machine *machine, const struct boot_range *list, size
     memset(machine->metadata, 0xa5, metadata_bytes); /* "any content" */
     make_holes(&machine->map, mm_round_up(end, PAGE_SIZE));
     memset(&machine->pmm, 0, sizeof machine->pmm);
-    pmm_init(&machine->pmm, &machine->map, machine->metadata, low_memory);
+    struct pmm_config config = { .low_memory = low_memory };
+    pmm_init(&machine->pmm, &machine->map, machine->metadata, &config);
     log_clear();
 }
 

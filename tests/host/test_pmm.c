@@ -130,7 +130,7 @@ static void pmm_metadata_stays_inside_its_bytes(void **state)
         memory = aligned_alloc(64, mm_round_up(fence + bytes + fence, 64));
         assert_non_null(memory);
         memset(memory, 0xa5, fence + bytes + fence);
-        pmm_init(&other, &machine.map, memory + fence, true);
+        pmm_init(&other, &machine.map, memory + fence, &(struct pmm_config){ .low_memory = true });
         pmm_drain_to(&other, 0, NULL, 0);
         assert_true(pmm_verify(&other));
         for (size_t i = 0; i < fence; i++)

@@ -17,6 +17,18 @@ MM_BEGIN_DECLS
 
 #define PMM_NO_LIMIT UINT64_MAX /* `limit` of pmm_alloc_contiguous: anywhere */
 
+/* Flags of pmm_alloc_frame_flags and others. */
+#define PMM_NOZERO 1u /* any content: the caller writes all of it */
+
+/* How a pmm is to work; all zeroes, or no config at all, is the usual. */
+struct pmm_config {
+    bool low_memory;          /* also hand out frames below 1 MiB */
+    bool full_harden;         /* no per-CPU caches: every double free is told at once, on any CPU */
+    bool memory_is_zero;      /* all usable memory holds zeroes (fresh from mmap) */
+    bool trace;               /* a debug line for each call; also pmm_set_trace() */
+    uint64_t magazine_frames; /* size of a CPU's cache: 0: 256, none on small machines */
+};
+
 struct pmm_range; /* one run of RAM and its bitmap */
 
 struct pmm_stats {
@@ -40,10 +52,12 @@ struct pmm {
 uint64_t pmm_metadata_bytes(const struct memmap *map);
 
 /* Takes over the RAM of the map: usable frames become free, all others reserved. Frames below 1 MiB
- * are reserved unless `low_memory`. Frame 0 is reserved always.
- *   Units:      `metadata` has pmm_metadata_bytes(map) bytes, 64-byte aligned, any content.
+ * are reserved unless config->low_memory. Frame 0 is reserved always.
+ *   Units:      `metadata` has pmm_metadata_bytes(map) bytes, 64-byte aligned, any content; `config` may
+ *               be NULL.
  *   Context:    boot CPU. */
-void pmm_init(struct pmm *pmm, const struct memmap *map, void *metadata, bool low_memory);
+void pmm_init(struct pmm *pmm, const struct memmap *map, void *metadata,
+              const struct pmm_config *config);
 
 /* Takes one frame and zeroes it.
  *   Returns:    MM_OK and the frame's physical address in *out, 4096-byte aligned.
@@ -52,9 +66,23 @@ void pmm_init(struct pmm *pmm, const struct memmap *map, void *metadata, bool lo
  *               of the caller. */
 MM_MUST_USE mm_status_t pmm_alloc_frame(struct pmm *pmm, paddr_t *out);
 
+MM_MUST_USE mm_status_t pmm_alloc_frame_flags(struct pmm *pmm, unsigned flags, paddr_t *out);
+
 /* Gives a frame back. A frame that is not allocated is a bug of the caller.
  *   Context:    as pmm_alloc_frame. */
 void pmm_free_frame(struct pmm *pmm, paddr_t frame);
+
+/* The same for a frame that the caller knows to hold zeroes: it is not cleared again. */
+void pmm_free_zeroed_frame(struct pmm *pmm, paddr_t frame);
+
+/* `count` single frames at once: all of them, or none and MM_OUT_OF_MEMORY. */
+MM_MUST_USE mm_status_t pmm_alloc_frames(struct pmm *pmm, uint64_t count, unsigned flags,
+                                         paddr_t *out);
+void pmm_free_frames(struct pmm *pmm, const paddr_t *frames, uint64_t count);
+
+/* A block of 2 MiB, aligned to its size. */
+MM_MUST_USE mm_status_t pmm_alloc_large(struct pmm *pmm, unsigned flags, paddr_t *out);
+void pmm_free_large(struct pmm *pmm, paddr_t block);
 
 /* Takes `count_frames` neighbouring frames, the lowest that fit.
  *   Units:      `align_bytes` a power of two, at least FRAME_SIZE; the block ends at or below `limit`
@@ -65,6 +93,10 @@ void pmm_free_frame(struct pmm *pmm, paddr_t frame);
  *   Context:    as pmm_alloc_frame. */
 MM_MUST_USE mm_status_t pmm_alloc_contiguous(struct pmm *pmm, uint64_t count_frames,
                                              uint64_t align_bytes, paddr_t limit, paddr_t *out);
+
+MM_MUST_USE mm_status_t pmm_alloc_contiguous_flags(struct pmm *pmm, uint64_t count_frames,
+                                                   uint64_t align_bytes, paddr_t limit,
+                                                   unsigned flags, paddr_t *out);
 
 /* Gives back `count_frames` frames from `first` on; a part of a contiguous block is allowed. If one
  * of them is not allocated, that is a bug of the caller and none is freed. */
