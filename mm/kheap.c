@@ -168,6 +168,42 @@ size_t kheap_size(struct kheap *heap, const void *address)
     return 0;
 }
 
+void *kheap_alloc_nozero(struct kheap *heap, size_t bytes)
+{
+    return kheap_alloc(heap, bytes);
+}
+
+/* A block of the buddy system is aligned to its size. */
+void *kheap_alloc_aligned(struct kheap *heap, size_t bytes, size_t align_bytes)
+{
+    if (!mm_is_power_of_two(align_bytes) || align_bytes > KHEAP_ALIGN_MAX || bytes == 0)
+        return NULL;
+    return kheap_alloc(heap, bytes < align_bytes ? align_bytes : bytes);
+}
+
+void *kheap_realloc(struct kheap *heap, void *block, size_t bytes)
+{
+    if (block == NULL)
+        return kheap_alloc(heap, bytes);
+    size_t old = kheap_size(heap, block);
+    if (old == 0)
+        return NULL;
+    if (bytes == 0) {
+        kheap_free(heap, block);
+        return NULL;
+    }
+    if (bytes <= old && bytes > old / 2) {
+        memset((uint8_t *)block + bytes, 0, old - bytes);
+        return block;
+    }
+    void *moved = kheap_alloc(heap, bytes);
+    if (moved == NULL)
+        return NULL;
+    memcpy(moved, block, old < bytes ? old : bytes);
+    kheap_free(heap, block);
+    return moved;
+}
+
 /* ---- physical addresses ---- */
 
 static mm_status_t translate(const struct kheap *heap, const uint8_t *address, paddr_t *out)
@@ -279,4 +315,36 @@ void kfree(void *block)
         kheap_free(heap, block);
     else if (block != NULL)
         mm_bug("kfree of 0x%lx before there is a heap", (uintptr_t)block);
+}
+
+void *kmalloc_nozero(size_t bytes)
+{
+    return kmalloc(bytes);
+}
+
+void *kmalloc_aligned(size_t bytes, size_t align_bytes)
+{
+    struct kheap *heap = kheap_default();
+
+    return heap == NULL ? NULL : kheap_alloc_aligned(heap, bytes, align_bytes);
+}
+
+void *krealloc(void *block, size_t bytes)
+{
+    struct kheap *heap = kheap_default();
+
+    return heap == NULL ? NULL : kheap_realloc(heap, block, bytes);
+}
+
+size_t ksize(const void *block)
+{
+    struct kheap *heap = kheap_default();
+
+    return heap == NULL || block == NULL ? 0 : kheap_size(heap, block);
+}
+
+void kfree_sized(void *block, size_t bytes)
+{
+    (void)bytes;
+    kfree(block);
 }

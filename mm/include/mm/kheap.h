@@ -1,9 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 /* The kernel heap. This header is part of the public API of mm/.
  *
- * A buddy system of blocks from 64 bytes to 1 MiB over one region of mapped memory. What is handed
- * out is zero. All state lies outside the blocks, so that a stray write into a block cannot mislead
- * the heap, and kfree() needs no size. A wrong free is reported by mm_bug() and changes nothing. */
+ * Blocks of 16 bytes to all of memory, zeroed. In front stand size classes, about eight for each
+ * doubling, with a cache for each CPU and interrupt level; behind them a buddy system that makes and
+ * joins runs of pages; blocks above 1 MiB are runs of their own, between guard pages where the heap has a
+ * window of its own. All state lies outside the blocks: a stray write cannot mislead the heap, and
+ * kfree() needs no size. A wrong free is reported by mm_bug() and changes nothing.
+ *
+ * Alignment: a block whose size is a power of two up to 4 KiB is aligned to its size; every other one to
+ * 16 bytes at least, from 4 KiB on to 4 KiB. More is kmalloc_aligned()'s.
+ *
+ * Context, where nothing else is said: any CPU, also interrupt handlers; from an NMI or machine check
+ * handler it is a bug of the caller. */
 #ifndef MM_KHEAP_H
 #define MM_KHEAP_H
 
@@ -11,23 +19,27 @@
 
 MM_BEGIN_DECLS
 
+/* The buddy system's blocks. */
 #define MIN_BLOCK_SIZE ((size_t)64)
 #define MAX_BLOCK_SIZE ((size_t)1 << 20)
 #define NUM_ORDERS     15 /* 64 B << 0 ... 64 B << 14 */
 
+#define KHEAP_ALIGN_MAX MM_GIB(1) /* of kmalloc_aligned */
+
 struct kheap; /* one heap */
 
 struct kheap_stats {
-    uint64_t region_bytes;
-    uint64_t free_bytes;
-    uint64_t used_bytes; /* in blocks: sizes rounded up */
-    uint64_t used_blocks;
-    uint64_t failed_allocations;
-    uint64_t largest_free_block;
+    uint64_t region_bytes;       /* memory that the heap holds for blocks, its own state in it */
+    uint64_t free_bytes;         /* of it in no block; what caches hold is free */
+    uint64_t used_bytes;         /* in blocks: sizes rounded up to what kheap_size says */
+    uint64_t used_blocks;        /* exact while nobody is in a call of the heap */
+    uint64_t failed_allocations; /* calls that gave NULL for lack of memory, or by injection */
+    uint64_t largest_free_block; /* up to MAX_BLOCK_SIZE, without growing */
+    uint64_t frames;             /* taken from the pmm and not given back: blocks, state, caches */
 };
 
 /* Makes a heap of the region [base, base + bytes): mapped, writable, zeroes not required. The heap's
- * own state is taken from the region's beginning.
+ * own state is taken from the region's beginning; it never grows.
  *   Units:      base: a multiple of MAX_BLOCK_SIZE; bytes: a multiple too, at least one.
  *   Returns:    MM_OK and the heap in *out.
  *   On failure: MM_NOT_ALIGNED, MM_INVALID_ARGUMENT.
@@ -35,16 +47,30 @@ struct kheap_stats {
 MM_MUST_USE mm_status_t kheap_init(void *base, size_t bytes, struct address_space *space,
                                    struct kheap **out);
 
-/* Takes a block of at least `bytes`, zeroed, aligned to its size rounded up to a power of two
- * (at most 1 MiB).
- *   Returns:    the block; NULL for 0 bytes, for more than MAX_BLOCK_SIZE and when the heap is
- *               exhausted (the last two with one error line).
- *   Context:    any CPU, also interrupt handlers; from an NMI or machine check handler it is a bug
- *               of the caller. */
+/* ---- Allocating and freeing; the calls on the default heap stand at the end ---- */
+
+/* Takes a block of at least `bytes`.
+ *   Returns:    the block; NULL for 0 bytes, and (with one error line) when there is no memory.
+ *   Content:    zeroes, up to kheap_size() of it. */
 void *kheap_alloc(struct kheap *heap, size_t bytes);
 
+/* The same, but the content is whatever the memory held. */
+void *kheap_alloc_nozero(struct kheap *heap, size_t bytes);
+
+/* A zeroed block aligned to `align_bytes`, a power of two up to KHEAP_ALIGN_MAX.
+ *   Returns:    as kheap_alloc; NULL without a line for any other alignment. */
+void *kheap_alloc_aligned(struct kheap *heap, size_t bytes, size_t align_bytes);
+
+/* Makes a block larger or smaller, in place where possible; it may move, and then it has its content
+ * up to the smaller of the two sizes and the alignment that kheap_alloc_aligned() gave it.
+ *   Content:    behind the old content zeroes, up to kheap_size().
+ *   Returns:    the block. NULL block: as kheap_alloc. 0 bytes: frees the block, NULL.
+ *   On failure: NULL, and the old block is as before; NULL too, with a report, if it is no block. */
+void *kheap_realloc(struct kheap *heap, void *block, size_t bytes);
+
 /* Gives a block back; NULL is fine. Anything that is not an allocated block's first byte is a bug of
- * the caller. */
+ * the caller: reported at once, or, if another CPU was freeing the same block at that moment, when the
+ * list of blocks that others have freed reaches the heap. */
 void kheap_free(struct kheap *heap, void *block);
 
 /* Bytes that the block can hold; 0 and a report if it is not an allocated block. */
@@ -52,42 +78,134 @@ size_t kheap_size(struct kheap *heap, const void *block);
 
 /* The physical address of `bytes` at `address` inside an allocated block, for a device.
  *   On failure: MM_INVALID_ADDRESS (not inside one block), MM_INVALID_ARGUMENT (0 bytes),
- *               MM_NOT_CONTIGUOUS (the frames are not neighbours). */
+ *               MM_NOT_CONTIGUOUS (the frames are not neighbours).
+ *   Context:    not from interrupt handlers. */
 MM_MUST_USE mm_status_t kheap_to_phys(struct kheap *heap, const void *address, size_t bytes,
                                       paddr_t *out);
+
+/* Gives back what the caches of a slot hold, or of all slots; wholly free memory goes back to where it
+ * came from. A slot that is over (its thread has ended) is drained with its own number.
+ *   Cost:       a barrier on every CPU. */
+#define KHEAP_ALL_SLOTS UINT32_MAX
+void kheap_drain(struct kheap *heap, unsigned slot);
+
+/* ---- Hardening ---- */
+
+enum kheap_level {
+    KHEAP_DEFAULT, /* every wrong free is reported */
+    KHEAP_FULL,    /* and red zones, quarantine, random placement, call sites */
+};
+
+/* Switches the level at run time; blocks that are alive keep the guards that they were given. */
+void kheap_set_level(struct kheap *heap, enum kheap_level level);
+enum kheap_level kheap_level(const struct kheap *heap);
+
+/* Records the call site of every allocation from now on, also at the default level. */
+void kheap_record_sites(struct kheap *heap, bool on);
+
+/* Takes over a changed mm_log_level: at MM_LOG_DEBUG each call is one line. */
+void kheap_log_level_changed(struct kheap *heap);
+
+/* ---- Fault injection ---- */
+
+/* Which allocations fail, as if there were no memory. All conditions that are not 0 must hold; `nth`,
+ * `every` and `chance` count only calls of that size and site. */
+struct kheap_faults {
+    uint64_t nth;         /* this one, counted from 1, and no other */
+    uint64_t every;       /* every so manieth */
+    uint32_t chance;      /* so many of 1000, at random */
+    uint64_t seed;        /* of the random source; 0: a fixed one */
+    size_t least, most;   /* sizes asked for; most 0: no limit */
+    vaddr_t site, behind; /* call sites in [site, behind); site 0: all; behind 0: this site only */
+};
+
+/* Injects failures from now on; NULL: none. Counting begins anew. */
+void kheap_inject(struct kheap *heap, const struct kheap_faults *faults);
+
+/* Failures injected since kheap_inject(). */
+uint64_t kheap_injected(const struct kheap *heap);
+
+/* Reads the value of mm.fail=: conditions joined by commas, nth:5 every:100 chance:3 size:64-128
+ * size:64 site:0xffffffff80001000 seed:7.
+ *   Returns:    true and the conditions in *out; false if the text is none. */
+MM_MUST_USE bool kheap_faults_read(const char *text, size_t bytes, struct kheap_faults *out);
+
+/* ---- Leaks ---- */
+
+/* A moment: what is allocated after it can be listed. */
+uint64_t kheap_mark(struct kheap *heap);
+
+/* Logs what was allocated since the mark and is still alive, one line for each call site, the most bytes
+ * first. Needs recorded sites (KHEAP_FULL, or kheap_record_sites); else one line says so.
+ *   Returns:    the number of such blocks. */
+uint64_t kheap_report_since(struct kheap *heap, uint64_t mark);
+
+/* ---- Asking ---- */
 
 enum kheap_place {
     KHEAP_STATE, /* the heap's own bookkeeping */
     KHEAP_FREE,
     KHEAP_USED,
     KHEAP_DAMAGED, /* no block holds the address: the bookkeeping is wrong, or was changing */
+    KHEAP_GUARD,   /* red zone or guard page of the block at `start` */
 };
 
-/* What an address of the heap's region is. */
+/* What an address of the heap's memory is. */
 struct kheap_peek {
     enum kheap_place what;
     vaddr_t start;  /* of the block; KHEAP_STATE and KHEAP_DAMAGED: of the region */
-    uint64_t bytes; /* of the block; likewise 0 */
+    uint64_t bytes; /* that the block can hold; likewise 0 */
+    uint64_t asked; /* that were asked for, where they are recorded; else as `bytes` */
+    vaddr_t alloc_site, free_site; /* call sites where they are recorded; else 0 */
 };
 
 /* Looks an address up without a lock, for fault reports: while another CPU allocates or frees there,
  * any answer may come, KHEAP_DAMAGED included.
- *   Returns:    true and the answer in *out; false if the address lies outside the region.
+ *   Returns:    true and the answer in *out; false if the heap has nothing there.
  *   Context:    any. */
 MM_MUST_USE bool kheap_peek(const struct kheap *heap, vaddr_t address, struct kheap_peek *out);
 
 struct kheap_stats kheap_stats(struct kheap *heap);
 
-/* Full consistency check: every block in one place, no two free buddies side by side, the counters.
- *   Returns:    true; else false and one error line for the first difference. */
+/* Full consistency check: every block in one place, no two free buddies side by side, the counters;
+ * at the full level also red zones of living and zeroes of free blocks.
+ *   Returns:    true; else false and one error line for the first difference.
+ *   Context:    nobody else is in a call of the heap. */
 bool kheap_verify(struct kheap *heap);
 
-/* The default heap: what kmalloc and kfree use. NULL (at first): kmalloc returns NULL. */
+/* Takes the heap's lock over a fork() of a process, and releases it on both sides. */
+uint64_t kheap_lock_all(struct kheap *heap);
+void kheap_unlock_all(struct kheap *heap, uint64_t saved);
+
+/* ---- The default heap ---- */
+
+/* What the calls below use. NULL (at first): kmalloc returns NULL. */
 void kheap_set_default(struct kheap *heap);
 struct kheap *kheap_default(void);
 
 void *kmalloc(size_t bytes);
+void *kmalloc_nozero(size_t bytes);
+void *kmalloc_aligned(size_t bytes, size_t align_bytes);
+void *krealloc(void *block, size_t bytes);
 void kfree(void *block);
+size_t ksize(const void *block);
+
+/* Like kfree(block) for a block that was asked for with `bytes`; another size is reported at the full
+ * level, and wherever it would be another size class. */
+void kfree_sized(void *block, size_t bytes);
+
+static inline void *kzalloc(size_t bytes)
+{
+    return kmalloc(bytes);
+}
+
+/* NULL, without a line, if the product is more than SIZE_MAX. */
+static inline void *kcalloc(size_t count, size_t bytes)
+{
+    size_t all;
+
+    return __builtin_mul_overflow(count, bytes, &all) ? NULL : kmalloc(all);
+}
 
 MM_END_DECLS
 #endif
