@@ -352,7 +352,7 @@ static bool smp_start_apic(void)
         return false;
     if (mode == APIC_X) {
         status = kvm_map_device(&mm_kernel()->kvm, apic_physical_base(), APIC_REGISTER_BYTES,
-                                &registers);
+                                PAGING_UNCACHED, &registers);
         if (status != MM_OK) {
             console_print("WARNING: the local APIC cannot be mapped: %s", mm_status_name(status));
             return false;

@@ -155,7 +155,7 @@ static bool explain_device(const struct mm *mm, vaddr_t address, struct text tex
         return false;
     mm_format(text.buffer, text.capacity, "window of device registers + 0x%lx%s",
               address - kvm->devices.base,
-              address < kvm->devices_next ? "" : ", behind the last device");
+              kvm_place_of(kvm, address) == KVM_DEVICE ? "" : ", where no device is");
     return true;
 }
 

@@ -42,6 +42,13 @@ static paddr_t live_tables_obstacle(void *context, paddr_t base, paddr_t end)
     return live->known ? paging_tables_obstacle(&live->root, base, end) : base;
 }
 
+static void check_part(const struct boot_info *boot, struct boot_section part, const char *what)
+{
+    if (part.begin < boot->data.begin || part.end > boot->data.end || part.begin > part.end)
+        mm_fatal("boot information: the %s 0x%lx-0x%lx does not lie in .data", what, part.begin,
+                 part.end);
+}
+
 static void check_boot(const struct boot_info *boot, const struct mm_cpu_features *cpu)
 {
     if (boot->map == NULL || boot->map_count == 0)
@@ -52,10 +59,11 @@ static void check_boot(const struct boot_info *boot, const struct mm_cpu_feature
     if (boot->guard_count > BOOT_GUARD_MAX)
         mm_fatal("boot information: %u guards, at most %u fit", boot->guard_count, BOOT_GUARD_MAX);
     for (uint32_t i = 0; i < boot->guard_count; i++)
-        if (boot->guard[i].begin < boot->data.begin || boot->guard[i].end > boot->data.end ||
-            boot->guard[i].begin > boot->guard[i].end)
-            mm_fatal("boot information: the guard 0x%lx-0x%lx does not lie in .data",
-                     boot->guard[i].begin, boot->guard[i].end);
+        check_part(boot, boot->guard[i], "guard");
+    if (boot->init_data.begin != boot->init_data.end)
+        check_part(boot, boot->init_data, "part for boot");
+    if (boot->ro_after_init.begin != boot->ro_after_init.end)
+        check_part(boot, boot->ro_after_init, "constant part");
     if (!mm_is_aligned(boot->hhdm_offset, PAGE_SIZE) ||
         (!boot->paging_is_foreign && !paging_is_canonical(boot->hhdm_offset, cpu->levels)))
         mm_fatal("the HHDM offset 0x%lx is not a canonical, page-aligned address",
@@ -143,19 +151,32 @@ static paddr_t last_mapped(const struct mm *mm)
     return mm_round_up(mm->map.end < framebuffer_end ? framebuffer_end : mm->map.end, FRAME_SIZE);
 }
 
+/* The end of the image's last section. */
+static vaddr_t image_end(const struct boot_info *boot)
+{
+    const struct boot_section sections[] = { boot->text, boot->rodata, boot->init };
+    vaddr_t end = boot->data.end;
+
+    for (size_t i = 0; i < sizeof(sections) / sizeof(sections[0]); i++)
+        if (sections[i].begin != sections[i].end && sections[i].end > end)
+            end = sections[i].end;
+    return end;
+}
+
 static void start_windows(struct mm *mm)
 {
     const struct boot_info *boot = &mm->boot;
     const struct kvm_window taken[] = {
         { boot->hhdm_offset, boot->hhdm_offset + last_mapped(mm) },
-        { boot->kernel_virt, boot->data.end },
+        { boot->kernel_virt, image_end(boot) },
     };
     mm_status_t status = kvm_init(&mm->kvm, &mm->kernel_space, taken, 2);
 
     if (status != MM_OK)
         mm_fatal("no place for heap and stacks beside the HHDM and the kernel: %s",
                  mm_status_name(status));
-    mm_info("Windows: heap at 0x%lx, stacks at 0x%lx", mm->kvm.heap.base, mm->kvm.stacks.base);
+    mm_info("Windows: heap at 0x%lx, stacks at 0x%lx, devices at 0x%lx, blocks at 0x%lx",
+            mm->kvm.heap.base, mm->kvm.stacks.base, mm->kvm.devices.base, mm->kvm.blocks.base);
 }
 
 /* ---- heap ---- */

@@ -329,7 +329,7 @@ static void kvm_all_stack_slots_can_be_used_and_no_more(void **state)
     vaddr_t more = 0x1234;
 
     (void)state;
-    kvm_set_up(4, MM_MIB(16));
+    kvm_set_up(4, MM_MIB(48));
     empty = walker_snapshot(&space);
     for (size_t i = 0; i < KVM_STACK_SLOTS; i++)
         assert_ok(kvm_alloc_stack(&kvm, PAGE_SIZE, &tops[i]));

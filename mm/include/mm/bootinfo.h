@@ -39,6 +39,13 @@ struct boot_section {
     vaddr_t end;
 };
 
+/* A function or object of the kernel image. */
+struct boot_symbol {
+    const char *name;
+    vaddr_t begin;
+    uint64_t bytes;
+};
+
 #define BOOT_KEEP_MAX  16
 #define BOOT_GUARD_MAX 8
 
@@ -63,6 +70,20 @@ struct boot_info {
     /* Pages inside `data` that stay unmapped: below and above each boot stack. */
     struct boot_section guard[BOOT_GUARD_MAX];
     uint32_t guard_count;
+    /* What lies at each guard, for reports: "guard page below the boot stack"; NULL: no name. */
+    const char *guard_name[BOOT_GUARD_MAX];
+
+    /* Parts of the image that change after boot; each may be empty (begin == end).
+     *   init           code and constants that only boot needs: read and execute until
+     *                  kvm_release_init() unmaps them and gives the frames to the pmm; meets none
+     *                  of text, rodata and data
+     *   init_data      a part of `data` with the same fate: read and write until then
+     *   ro_after_init  a part of `data` that kvm_seal() makes read-only */
+    struct boot_section init, init_data, ro_after_init;
+
+    /* Finds the function or object that holds an address of the image, for mm_explain(): in any
+     * context, without a lock. NULL: no names. */
+    bool (*find_symbol)(vaddr_t address, struct boot_symbol *out);
 
     /* Linear framebuffer; framebuffer_bytes 0 means none. */
     paddr_t framebuffer_base;

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: MIT */
+/* What the files of kvm share. Internal to mm.
+ *
+ *      kvm_kernel.c   image and HHDM           kvm_block.c    blocks of any size, devices
+ *      kvm.c          windows, heap, places    kvm_stack.c    stacks
+ *      kvm_back.c     frames behind addresses */
+#ifndef MM_KVM_PARTS_H
+#define MM_KVM_PARTS_H
+
+#include <mm/kvm.h>
+
+#define KVM_HEAP_GUARD_BYTES LARGE_PAGE_SIZE /* keeps the heap aligned to its leaves */
+#define KVM_DATA_RIGHTS      (PAGING_WRITE | PAGING_GLOBAL)
+
+/* Maps fresh frames at [base, base + bytes), page-aligned: 2 MiB leaves where alignment and memory
+ * allow it, else single frames. `flags` as kvm_alloc.
+ *   On failure: MM_OUT_OF_MEMORY, MM_ALREADY_MAPPED; nothing changed. Nothing is ever unmapped for
+ *               that if the range lies within one multiple of 2 MiB and nothing was mapped there. */
+MM_MUST_USE mm_status_t kvm_back(struct address_space *space, vaddr_t base, uint64_t bytes,
+                                 uint32_t flags);
+
+/* Unmaps [base, base + bytes), whatever leaves it consists of, and frees the frames. All of it is
+ * mapped, and no leaf crosses an end. */
+void kvm_unback(struct address_space *space, vaddr_t base, uint64_t bytes);
+
+static inline bool kvm_window_has(struct kvm_window window, vaddr_t address)
+{
+    return address >= window.base && address < window.end;
+}
+
+/* The halves of kvm_peek() for two kinds of windows. */
+struct kvm_peek kvm_peek_stack(const struct kvm *kvm, vaddr_t address);
+struct kvm_peek kvm_peek_range(const struct kvm *kvm, vaddr_t address);
+
+/* Makes the empty ranges of blocks and devices, once their windows stand. */
+void kvm_ranges_init(struct kvm *kvm);
+
+#endif
