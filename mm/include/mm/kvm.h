@@ -96,6 +96,20 @@ MM_MUST_USE mm_status_t kvm_map_kernel(struct address_space *space, const struct
 MM_MUST_USE mm_status_t kvm_init(struct kvm *kvm, struct address_space *space,
                                  const struct kvm_window *taken, size_t taken_count);
 
+/* Gives the parts of the image that only boot needs (boot->init, boot->init_data) to the pmm: unmaps
+ * them from the image, makes their HHDM aliases ordinary memory, then frees the frames. No frame is
+ * writable and executable on the way. Their content is cleared when they are handed out.
+ *   Returns:    MM_OK and the bytes in *bytes; 0 bytes if there are none, or the second time.
+ *   On failure: MM_NOT_ALIGNED, MM_OUT_OF_MEMORY (a leaf had to be split); nothing changed.
+ *   Context:    thread of control; nobody runs code or holds pointers in there any more. */
+MM_MUST_USE mm_status_t kvm_release_init(struct kvm *kvm, const struct boot_info *boot,
+                                         uint64_t *bytes);
+
+/* Makes boot->ro_after_init read-only, in the image and in the HHDM, on every CPU.
+ *   On failure: MM_NOT_ALIGNED, MM_OUT_OF_MEMORY (a leaf had to be split); nothing changed.
+ *   Context:    thread of control. */
+MM_MUST_USE mm_status_t kvm_seal(struct kvm *kvm, const struct boot_info *boot);
+
 /* ---- the heap's window ---- */
 
 /* The addresses that may be committed: 2 MiB aligned at both ends, guards excluded. Constant. */
