@@ -2,7 +2,8 @@
 /* What the kernel learns from its boot loader, in plain C: no boot protocol in it.
  *
  * kernel/limine.c supplies the functions. All that they return lies in the kernel's own memory,
- * but for the memory map's rows, which stay where the loader put them (boot_info.keep says so). */
+ * but for the memory map's rows, which stay where the loader put them (boot_info.keep says so) until
+ * limine_forget(); mm does not read them any more once it is up. */
 #ifndef KERNEL_BOOT_H
 #define KERNEL_BOOT_H
 
@@ -39,11 +40,22 @@ const struct boot_info *limine_boot_info(vaddr_t loader_stack);
 /* How many CPUs the loader lists, this one included; 0 if it does not say. The others wait. */
 uint64_t limine_cpu_count(void);
 
+/* True if the list names every CPU that waits: no row is missing. */
+bool limine_cpu_list_is_whole(void);
+
+/* True if the CPU at place `index` is the one that the loader has started the kernel on. */
+bool limine_cpu_is_boot(uint64_t index);
+
 /* The APIC id of the CPU at place `index` of the list. */
 uint32_t limine_cpu_lapic_id(uint64_t index);
 
 /* Sends a waiting CPU to enter(argument): on a stack of the loader, its page tables and descriptor
  * tables, interrupts off. All CPUs are sent to the same function, which does not return. */
 void limine_release_cpu(uint64_t index, void (*enter)(void *argument), void *argument);
+
+/* ---- The end ---- */
+
+/* Forgets every answer: from here on no pointer leads into the loader's memory. */
+void limine_forget(void);
 
 #endif

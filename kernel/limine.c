@@ -7,8 +7,8 @@
  *
  * A loader that does not know revision 3 leaves the tag as it is and boots all the same; its
  * answers mean the same to us, but for the RSDP (physical in revision 3, in the direct map in all
- * others). Responses lie in memory that is given back one day: what must survive is copied here,
- * and the memory map's rows, which can be many, are kept. Invariants: a pointer of the loader is
+ * others). Responses lie in memory that is given back at the end of the boot: what must survive is
+ * copied here; the memory map's rows, which can be many, are kept until mm has made its own of them. Invariants: a pointer of the loader is
  * checked before it is followed; a required answer that is missing or cannot be true is one error
  * line and the end. */
 #include "kernel/limine.h"
@@ -426,6 +426,26 @@ uint64_t limine_cpu_count(void)
     return mp->count;
 }
 
+bool limine_cpu_list_is_whole(void)
+{
+    const struct limine_mp *mp = limine_requests.mp.head.response;
+
+    if (mp == NULL || mp->count == 0)
+        return true;
+    for (uint64_t i = 0; mp->cpus != NULL && i < mp->count; i++) {
+        if (mp->cpus[i] == NULL)
+            return false;
+    }
+    return mp->cpus != NULL;
+}
+
+bool limine_cpu_is_boot(uint64_t index)
+{
+    const struct limine_mp *mp = limine_requests.mp.head.response;
+
+    return mp->cpus[index]->lapic_id == mp->boot_lapic_id;
+}
+
 uint32_t limine_cpu_lapic_id(uint64_t index)
 {
     const struct limine_mp *mp = limine_requests.mp.head.response;
@@ -448,4 +468,25 @@ void limine_release_cpu(uint64_t index, void (*enter)(void *argument), void *arg
     limine_cpu_enter = enter;
     cpu->extra = (uint64_t)argument;
     __atomic_store_n(&cpu->enter, limine_enter_cpu, __ATOMIC_RELEASE);
+}
+
+/* ---- The end ---- */
+
+void limine_forget(void)
+{
+    limine_requests.hhdm.response = NULL;
+    limine_requests.memory_map.response = NULL;
+    limine_requests.executable_address.response = NULL;
+    limine_requests.executable_file.response = NULL;
+    limine_requests.executable_cmdline.response = NULL;
+    limine_requests.rsdp.response = NULL;
+    limine_requests.bootloader_info.response = NULL;
+    limine_requests.firmware_type.response = NULL;
+    limine_requests.framebuffer.response = NULL;
+    limine_requests.stack_size.head.response = NULL;
+    limine_requests.paging_mode.head.response = NULL;
+    limine_requests.entry_point.head.response = NULL;
+    limine_requests.mp.head.response = NULL;
+    limine_info.map = NULL;
+    limine_info.map_count = 0;
 }

@@ -2,13 +2,14 @@
 /* The story of a boot, in order; what each step does is told where it is done.
  *
  *   console -> descriptor tables -> command line -> boot loader's facts -> clock -> memory
- *   -> the other CPUs, timers, interrupts -> hello
+ *   -> the other CPUs, timers, interrupts -> the loader's memory back -> hello
  *
  * Owns nothing. Invariant: runs once, on the boot CPU, on the boot stack; interrupts are off until
  * smp_start() has switched them on. */
 #include "arch/x86_64/percpu.h"
 #include "arch/x86_64/tsc.h"
 #include "kernel/boot.h"
+#include "kernel/boot_end.h"
 #include "kernel/console.h"
 #include "kernel/cpu_test.h"
 #include "kernel/fault_test.h"
@@ -83,6 +84,7 @@ _Noreturn void kmain(vaddr_t loader_stack)
     if (!init_memory(boot)) /* frames, page tables, heap, self-tests */
         power_end(POWER_TEST_FAILED);
     smp_start(options.smp);
+    boot_end(options.fill_loader); /* what only the boot needed comes back */
     if (options.has_test && !cpu_test_run(&options.test))
         power_end(POWER_TEST_FAILED);
     if (!stress_run(mm_kernel()->options.stress_seconds))

@@ -38,7 +38,13 @@
  * two CPUs that shoot at each other answer each other, and the holder of a lock that shoots is
  * answered by those who wait for that lock. Interrupts of `serve` nest in nothing: it runs with
  * interrupts off, and a second run finds the bits taken. A member that does not answer within
- * SHOOTDOWN_MS is a panic that names it. */
+ * SHOOTDOWN_MS is a panic that names it.
+ *
+ * mm_port_cpu_barrier() is the same with an empty batch, under the lock of the frames or of a heap
+ * instead of a space's. MEMBER 1 comes after INITIATOR 4 made the bit visible, so each member has
+ * executed a full barrier since the call began; a CPU that was no member at 2 had used no cache of
+ * mm before its JOIN 1, which is one as well. For the protocol it is a shootdown under one more lock:
+ * the runs with several locks of the model in tests/model are these. */
 #include "kernel/shootdown.h"
 #include "arch/x86_64/apic.h"
 #include "arch/x86_64/cpu.h"
@@ -224,8 +230,8 @@ void mm_port_tlb_shootdown(const struct mm_tlb_batch *batch)
     __asm__ volatile("pushq %0\n\tpopfq" : : "r"(flags) : "memory", "cc");
 }
 
-/* A shootdown of nothing: each member serves it, and taking the bit out of its inbox is a full
- * barrier. */
+/* The first fence is INITIATOR 1, the second keeps the caller's loads behind the last answer also where
+ * there is nobody to answer. */
 void mm_port_cpu_barrier(void)
 {
     static const struct mm_tlb_batch nothing = { .count = 0 };

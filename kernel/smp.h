@@ -49,6 +49,11 @@ unsigned smp_cpu_count(void);
 /* The number of the CPU that this runs on, at any level, in NMI handlers too. */
 unsigned smp_cpu_number(void);
 
+/* How many CPUs may still use memory of the boot loader: those that were let go and never came. 0:
+ * all run, or stand in a place of ours.
+ *   Context:  after smp_start(). */
+uint64_t smp_loader_users(void);
+
 struct smp_cpu_stats {
     uint32_t lapic_id;
     uint64_t interrupts; /* taken since its start, exceptions not counted */

@@ -2,16 +2,17 @@
 /* Owns the start of the CPUs: a seat for each one that the loader lists, and what each must be.
  *
  *   seat.state  RELEASED --the CPU: all is well--> PRESENT --we: number, stacks--> ADMITTED
- *                                                          --we: no memory--> REFUSED    halts
- *                        --the CPU: it lacks something--> LACKING                        halts
- *                        --we: time is over--> LOST                halts too, if it comes at all
+ *                                                          --we: no memory--> REFUSED    parks
+ *                        --the CPU: it lacks something--> LACKING                        parks
+ *                        --we: time is over--> LOST                parks too, if it comes at all
  *   ADMITTED --the CPU: member for TLB shootdowns, our page tables and stack--> percpu.online
  *
  * All come at the same time, since each that waits in a loop slows down the others where CPUs are
  * virtual; numbers are given in the order of the loader's list to those that have come, so they
  * have no gaps. RELEASED is left by compare-and-exchange, so a CPU that comes late finds its seat
- * LOST and touches nothing of ours. Those that halt here do so on the loader's page tables and
- * stack, which must be kept for them.
+ * LOST. Those that do not run are sent to kernel/smp_park.c, also those that nobody wanted (no seat,
+ * an id out of reach), so that in the end no CPU uses memory of the loader; smp_loader_users() says
+ * how many still may.
  *
  * Invariants: a CPU runs on the loader's stack and page tables until it is a member for TLB
  * shootdowns (kernel/shootdown.c, JOIN), then never again; its CR0, CR4, EFER and PAT are those of
@@ -26,6 +27,7 @@
 #include "kernel/console.h"
 #include "kernel/panic.h"
 #include "kernel/shootdown.h"
+#include "kernel/smp_park.h"
 #include "kernel/smp_parts.h"
 #include <mm/mm.h>
 
@@ -59,6 +61,8 @@ struct smp_controls {
 
 static struct smp_seat smp_seats[MM_PORT_MAX_CPUS];
 static struct smp_controls smp_controls;
+static uint64_t smp_loader_cpus; /* that the loader has let wait, and that do not run */
+static bool smp_loader_list_is_whole;
 static uint32_t smp_timer_ticks; /* of the divided clock, per interrupt; 0: no timer */
 
 /* ---- On the CPU that comes, still in the loader's memory ---- */
@@ -142,22 +146,26 @@ static bool smp_leave_released(struct smp_seat *seat, enum smp_state to)
 
 static _Noreturn void smp_enter(void *argument);
 
-/* Where the loader sends a CPU that was released. */
+/* Where the loader sends a CPU that was released; without a seat it is not wanted. */
 static void smp_arrive(void *argument)
 {
     struct smp_seat *seat = argument;
     const struct mm *mm = mm_kernel();
-    const char *lacks = smp_find_missing(&mm->cpu);
+    const char *lacks;
+
+    if (seat == NULL)
+        smp_park();
+    lacks = smp_find_missing(&mm->cpu);
 
     if (lacks == NULL)
         lacks = smp_apply_controls(&smp_controls, mm->cpu.pat);
     seat->lacks = lacks;
     if (!smp_leave_released(seat, lacks == NULL ? SMP_SEAT_PRESENT : SMP_SEAT_LACKING))
-        cpu_halt_forever();
+        smp_park();
     while (smp_state_of(seat) == SMP_SEAT_PRESENT)
         __builtin_ia32_pause();
     if (smp_state_of(seat) != SMP_SEAT_ADMITTED)
-        cpu_halt_forever();
+        smp_park();
     shootdown_join(seat->cpu->number);
     ap_switch(mm->kernel_space.root, smp_controls.cr4, seat->cpu->stack_top, smp_enter, seat->cpu);
 }
@@ -320,9 +328,8 @@ static void smp_wait_until_online(const struct percpu *cpu)
 }
 
 /* All that the loader lists but this one. */
-static void smp_start_others(struct smp_options options)
+static void smp_start_others(uint64_t listed, struct smp_options options)
 {
-    uint64_t listed = limine_cpu_count();
     uint64_t seats;
     unsigned number = 1;
 
@@ -335,8 +342,44 @@ static void smp_start_others(struct smp_options options)
         smp_wait_until_online(&percpu_table[i]);
     if (number < MM_PORT_MAX_CPUS)
         smp_free_stacks(&percpu_table[number]);
-    smp_facts.listed = listed > 0 ? (unsigned)listed : 1;
     smp_facts.running = number;
+}
+
+/* ---- Those that do not run ---- */
+
+static bool smp_is_boot(uint64_t index)
+{
+    if (smp_facts.has_apic)
+        return limine_cpu_lapic_id(index) == percpu_table[0].lapic_id;
+    return limine_cpu_is_boot(index);
+}
+
+/* Parks those that nobody has released, and waits until all stand: as long as they keep coming. */
+static void smp_park_rest(uint64_t listed)
+{
+    struct patience patience = patience_of_ms(SMP_ARRIVE_MS);
+    uint32_t parked = 0, now;
+
+    smp_loader_list_is_whole = limine_cpu_list_is_whole();
+    smp_loader_cpus = 0;
+    for (uint64_t index = 0; index < listed; index++) {
+        if (smp_is_boot(index))
+            continue;
+        smp_loader_cpus++;
+        if (index >= MM_PORT_MAX_CPUS || smp_state_of(&smp_seats[index]) == SMP_SEAT_EMPTY)
+            limine_release_cpu(index, smp_arrive, NULL);
+    }
+    smp_loader_cpus -= smp_facts.running - 1;
+    while ((now = smp_parked_count()) < smp_loader_cpus && patience_lasts(&patience)) {
+        if (now > parked)
+            patience = patience_of_ms(SMP_ARRIVE_MS);
+        parked = now;
+    }
+}
+
+uint64_t smp_loader_users(void)
+{
+    return smp_loader_cpus - smp_parked_count() + !smp_loader_list_is_whole;
 }
 
 /* ---- The boot CPU's own ---- */
@@ -424,18 +467,22 @@ static void smp_print_summary(void)
 
 void smp_start(struct smp_options options)
 {
+    uint64_t listed = limine_cpu_count();
     uint64_t timer_clock_hz;
 
+    smp_park_init(mm_kernel()->boot.kernel_phys);
     smp_init_handlers();
     shootdown_init();
     pic_disable();
     smp_facts.has_apic = smp_start_apic();
     if (smp_facts.has_apic) {
         timer_clock_hz = apic_measure_timer();
-        smp_start_others(options);
+        smp_facts.listed = listed > 0 ? (unsigned)listed : 1;
+        smp_start_others(listed, options);
         smp_describe_ids(smp_facts.ids, sizeof(smp_facts.ids));
         smp_start_timers(timer_clock_hz);
     }
+    smp_park_rest(listed);
     smp_print_summary();
     cpu_interrupts_on();
 }

@@ -259,6 +259,10 @@ void mm_init(struct mm *mm, const struct boot_info *boot)
     struct live_tables live = find_live_tables(mm);
     start_map(mm, &live);
     start_frames(mm, &live);
+    if (live.known) {
+        mm->loader_tables = live.root;
+        mm->loader_tables_kept = live.kept;
+    }
     if (!boot->paging_is_foreign) {
         start_protection(mm);
         start_page_tables(mm);

@@ -106,6 +106,8 @@ static void summary_draw_facts(const struct summary_page *page, const struct sum
     for (unsigned i = 0; i < SUMMARY_FACTS; i++) {
         uint32_t cells = text_cells(summary->facts[i]) + (i == 0 ? 0 : 3);
 
+        if (summary->facts[i][0] == '\0')
+            continue;
         if (x + cells * page->cell > page->right)
             return;
         if (i > 0)

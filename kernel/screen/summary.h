@@ -10,7 +10,7 @@
 #include <mm/mm.h>
 
 #define SUMMARY_WINDOWS_MAX 8u
-#define SUMMARY_FACTS       4u
+#define SUMMARY_FACTS       5u
 #define SUMMARY_FACT_MAX    40u
 
 /* A part of the kernel's address space. */
@@ -30,7 +30,7 @@ struct summary {
     struct mm_test_result tests;
     struct summary_window windows[SUMMARY_WINDOWS_MAX]; /* by address */
     size_t window_count;
-    char facts[SUMMARY_FACTS][SUMMARY_FACT_MAX]; /* for the line below the greeting */
+    char facts[SUMMARY_FACTS][SUMMARY_FACT_MAX]; /* for the line below the greeting; empty: none */
 };
 
 /* Fills in what is true now.

@@ -79,6 +79,7 @@ static void summary_collect_windows(struct summary *summary, const struct mm *mm
 static void summary_collect_facts(struct summary *summary, const struct mm *mm, unsigned cpus)
 {
     const struct mm_cpu_features *cpu = &mm->cpu;
+    char size[SUMMARY_SIZE_MAX];
 
     (void)mm_format(summary->facts[0], SUMMARY_FACT_MAX, "MelloOS " MM_VERSION);
     (void)mm_format(summary->facts[1], SUMMARY_FACT_MAX, "up in %llu.%llu ms",
@@ -88,6 +89,10 @@ static void summary_collect_facts(struct summary *summary, const struct mm *mm, 
                     cpus == 1 ? "" : "s", cpu->levels);
     (void)mm_format(summary->facts[3], SUMMARY_FACT_MAX, "NX WP%s%s%s%s", cpu->pge ? " PGE" : "",
                     cpu->smep ? " SMEP" : "", cpu->smap ? " SMAP" : "", cpu->umip ? " UMIP" : "");
+    summary_format_size(size, mm->loader_bytes);
+    summary->facts[4][0] = '\0';
+    if (mm->loader_bytes > 0)
+        (void)mm_format(summary->facts[4], SUMMARY_FACT_MAX, "%s back from the loader", size);
 }
 
 void summary_collect(struct summary *summary, struct mm *mm, struct mm_test_result tests,

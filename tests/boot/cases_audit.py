@@ -46,10 +46,11 @@ class Leaf:
 class Machine:
     """A booted kernel and the monitor of its QEMU."""
 
-    def __init__(self, view, memory, cpu, keys):
+    def __init__(self, view, memory, cpu, keys, extra=()):
         self._socket = view.folder() / "monitor"
         serial = view.folder() / "serial"
-        argv = qemu_argv(memory, cpu, extra=("-monitor", f"unix:{self._socket},server=on,wait=off"))
+        argv = qemu_argv(memory, cpu, extra=("-monitor", f"unix:{self._socket},server=on,wait=off",
+                                             *extra))
         argv[argv.index("stdio")] = f"file:{serial}"
         argv += ["-kernel", str(view.tree.build / "loader.elf"),
                  "-initrd", str(view.tree.build / "kernel.elf"), "-append", keys]

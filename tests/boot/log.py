@@ -189,6 +189,7 @@ def check_numbers(log):
     of_ram = size_of(log.extents(RAM | {"ACPI reclaimable", "ACPI NVS"})) >> 10
     expect(ready["total_kb"] == of_ram, f"total_kb is not the ranges' {of_ram}: {ready}")
     check_frames(log, ready)
+    check_loader_memory(log)
     expect(ready["pmm_us"] <= ready["total_us"] < 120_000_000, f"times: {ready}")
     return ready
 
@@ -204,6 +205,15 @@ def check_frames(log, ready):
     expect(ready["ranges"] == int(frames[3]) == runs, f"{runs} ranges: {frames[0]}, {ready}")
     left = int(frames[1]) * 4 - int(tables[1]) - int(heap[1]) * 1024 - ready["free_kb"]
     expect(0 <= left <= 64, f"{left} KB are neither free nor page tables nor heap: {ready}")
+
+
+def check_loader_memory(log):
+    """All that the map calls the loader's came back, but for what lies below 1 MiB. (A map that
+    calls the loader's page tables usable lets more come back: none of these boots has one.)"""
+    given = int(log.only(r"\[MM\] loader memory: (\d+) KB given back")[1])
+    loaders = size_of((max(base, LOW_MEMORY_END), max(end, LOW_MEMORY_END))
+                      for base, end in log.extents({"loader reclaimable"})) >> 10
+    expect(given == loaders > 0, f"{given} KB of the loader's {loaders} KB came back")
 
 
 def check_firmware(log, firmware, base_revision=3):

@@ -395,6 +395,162 @@ static void init_never_gives_the_loaders_tables_away(void **state)
     }
 }
 
+/* ---- The loader's memory ---- */
+
+/*   1 MiB    1.5   16 MiB   100       103      127      128 MiB
+ *   | usable |     | usable | loader  | usable | loader |    and below 1 MiB */
+static void loader_memory_set_up(void)
+{
+    const struct boot_range list[] = {
+        ROW(0, 0x80000, BOOT_USABLE),
+        ROW(0x80000, 0x9f000, BOOT_LOADER_RECLAIMABLE),
+        ROW(MM_MIB(1), MM_KIB(1536), BOOT_USABLE),
+        ROW(MM_MIB(16), MM_MIB(100), BOOT_USABLE),
+        ROW(MM_MIB(100), MM_MIB(103), BOOT_LOADER_RECLAIMABLE),
+        ROW(MM_MIB(103), MM_MIB(127), BOOT_USABLE),
+        ROW(MM_MIB(127), MM_MIB(128), BOOT_LOADER_RECLAIMABLE),
+    };
+    struct boot_info *boot = &rows.boot;
+
+    kernel_set_up(4);
+    rows_set(&rows, list, COUNT_OF(list));
+    boot->paging_is_foreign = false;
+    boot->keep[0] = (struct boot_range){ KERNEL_PHYS, KERNEL_BYTES, BOOT_EXECUTABLE };
+    boot->keep_count = 1;
+    boot->kernel_phys = KERNEL_PHYS;
+    boot->kernel_virt = KERNEL_VIRT;
+    boot->text = (struct boot_section){ KERNEL_VIRT, KERNEL_VIRT + 16 * PAGE_SIZE };
+    boot->rodata = (struct boot_section){ boot->text.end, boot->text.end + 8 * PAGE_SIZE };
+    boot->data = (struct boot_section){ boot->rodata.end, KERNEL_VIRT + KERNEL_BYTES };
+    mm_init(&mm, boot);
+    log_clear();
+}
+
+static bool is_filled(paddr_t base, paddr_t end, uint8_t pattern)
+{
+    const uint8_t *bytes = hosted_ram_at(base);
+
+    for (uint64_t i = 0; i < end - base; i++)
+        if (bytes[i] != pattern)
+            return false;
+    return true;
+}
+
+static void assert_range_type(paddr_t address, uint64_t type)
+{
+    assert_int_equal(memmap_find(&mm.map, address)->type, type);
+}
+
+/* All but what lies below 1 MiB; the tables that lay in usable memory too. */
+static void loader_memory_comes_back(void **state)
+{
+    const struct mm_release how = { .keep = NULL };
+    const uint64_t tables = 4;
+    struct pmm_stats before, after;
+    uint64_t usable;
+
+    (void)state;
+    loader_memory_set_up();
+    before = pmm_stats(&mm.pmm);
+    usable = mm.map.usable_bytes;
+    assert_int_equal(mm.loader_tables_kept, tables);
+    assert_int_equal(mm_release_loader_memory(&mm, &how), MM_MIB(4) + tables * FRAME_SIZE);
+    after = pmm_stats(&mm.pmm);
+    assert_int_equal(after.free_frames, before.free_frames + MM_MIB(4) / FRAME_SIZE + tables);
+    assert_int_equal(after.reserved_frames,
+                     before.reserved_frames - MM_MIB(4) / FRAME_SIZE - tables);
+    assert_int_equal(after.used_frames, before.used_frames);
+    assert_int_equal(mm.loader_bytes, MM_MIB(4) + tables * FRAME_SIZE);
+    assert_int_equal(mm.loader_tables_kept, 0);
+    assert_int_equal(pmm_frame_state(&mm.pmm, LOADER_ROOT), PMM_FRAME_FREE);
+    assert_int_equal(pmm_frame_state(&mm.pmm, 0x80000), PMM_FRAME_RESERVED);
+    assert_int_equal(pmm_frame_state(&mm.pmm, KERNEL_PHYS), PMM_FRAME_RESERVED);
+    assert_range_type(0x80000, BOOT_LOADER_RECLAIMABLE);
+    assert_range_type(MM_MIB(100), BOOT_USABLE);
+    assert_range_type(MM_MIB(128) - 1, BOOT_USABLE);
+    assert_int_equal(mm.map.usable_bytes, usable + MM_MIB(4));
+    assert_null(mm.boot.map);
+    log_expect_count("[MM] loader memory: 4112 KB given back", 1);
+    assert_int_equal(log_count("ERROR"), 0);
+    assert_pmm_sound(&mm.pmm);
+    assert_true(kheap_verify(mm.heap));
+}
+
+/* With mm.lowmem=on below 1 MiB too. */
+static void loader_memory_comes_back_below_1mib(void **state)
+{
+    const struct mm_release how = { .keep = NULL };
+
+    (void)state;
+    loader_memory_set_up();
+    mm.options.low_memory = true;
+    (void)mm_release_loader_memory(&mm, &how);
+    assert_int_equal(pmm_frame_state(&mm.pmm, 0x80000), PMM_FRAME_FREE);
+    assert_range_type(0x80000, BOOT_USABLE);
+    assert_pmm_sound(&mm.pmm);
+}
+
+/* Kept extents in any order, not aligned, overlapping, beyond the ranges: their frames stay. */
+static void loader_memory_that_is_kept_stays(void **state)
+{
+    const struct mm_extent keep[] = {
+        { MM_MIB(102) + 0x800, MM_MIB(102) + 0x1001 },
+        { MM_MIB(101), MM_MIB(102) },
+        { MM_MIB(101) + 5, MM_MIB(101) + 6 },
+        { MM_MIB(128) - 1, MM_MIB(300) },
+        { MM_MIB(100), MM_MIB(100) },
+    };
+    const struct mm_release how = {
+        .keep = keep, .keep_count = COUNT_OF(keep), .fill = true, .pattern = 0xd5
+    };
+    uint64_t kept = MM_MIB(1) + 2 * FRAME_SIZE + FRAME_SIZE;
+
+    (void)state;
+    loader_memory_set_up();
+    memset(hosted_ram_at(MM_MIB(100)), 0x11, MM_MIB(3));
+    memset(hosted_ram_at(MM_MIB(127)), 0x11, MM_MIB(1));
+    assert_int_equal(mm_release_loader_memory(&mm, &how), MM_MIB(4) - kept + 4 * FRAME_SIZE);
+    assert_int_equal(pmm_frame_state(&mm.pmm, MM_MIB(101) - 1), PMM_FRAME_FREE);
+    assert_int_equal(pmm_frame_state(&mm.pmm, MM_MIB(101)), PMM_FRAME_RESERVED);
+    assert_int_equal(pmm_frame_state(&mm.pmm, MM_MIB(102) + 0x1000), PMM_FRAME_RESERVED);
+    assert_int_equal(pmm_frame_state(&mm.pmm, MM_MIB(102) + 0x2000), PMM_FRAME_FREE);
+    assert_int_equal(pmm_frame_state(&mm.pmm, MM_MIB(128) - 1), PMM_FRAME_RESERVED);
+    assert_true(is_filled(MM_MIB(101), MM_MIB(102) + 0x2000, 0x11));
+    assert_range_type(MM_MIB(100), BOOT_LOADER_RECLAIMABLE);
+    assert_pmm_sound(&mm.pmm);
+}
+
+/* Everything is overwritten before it is free, so that a frame that is handed out is zeroed anew. */
+static void loader_memory_is_filled_first(void **state)
+{
+    const struct mm_release how = { .fill = true, .pattern = 0xd5 };
+    paddr_t frame;
+
+    (void)state;
+    loader_memory_set_up();
+    (void)mm_release_loader_memory(&mm, &how);
+#if !MM_MEMORY_HOOKS /* else free memory cannot be looked at */
+    assert_true(is_filled(MM_MIB(100), MM_MIB(103), 0xd5));
+    assert_true(is_filled(LOADER_ROOT, LOADER_ROOT + 4 * FRAME_SIZE, 0xd5));
+#endif
+    while (pmm_alloc_frame(&mm.pmm, &frame) == MM_OK)
+        assert_true(is_zero(hosted_ram_at(frame), FRAME_SIZE));
+}
+
+/* A frame that is bad, or in use, splits the range; the rest comes back. */
+static void loader_memory_with_a_hole_comes_back_around_it(void **state)
+{
+    const struct mm_release how = { .keep = NULL };
+
+    (void)state;
+    loader_memory_set_up();
+    assert_ok(pmm_release_range(&mm.pmm, MM_MIB(102), MM_MIB(102) + FRAME_SIZE));
+    assert_int_equal(mm_release_loader_memory(&mm, &how), MM_MIB(4) + 3 * FRAME_SIZE);
+    assert_int_equal(pmm_frame_state(&mm.pmm, MM_MIB(103) - 1), PMM_FRAME_FREE);
+    assert_range_type(MM_MIB(100), BOOT_LOADER_RECLAIMABLE);
+    assert_pmm_sound(&mm.pmm);
+}
+
 static void init_on_a_cpu_without_protection_halts(void **state)
 {
     (void)state;
@@ -450,6 +606,11 @@ int main(void)
         TEST(init_on_any_little_memory_works_or_says_why),
         TEST(init_with_own_page_tables),
         TEST(init_never_gives_the_loaders_tables_away),
+        TEST(loader_memory_comes_back),
+        TEST(loader_memory_comes_back_below_1mib),
+        TEST(loader_memory_that_is_kept_stays),
+        TEST(loader_memory_is_filled_first),
+        TEST(loader_memory_with_a_hole_comes_back_around_it),
         TEST(init_on_a_cpu_without_protection_halts),
         TEST(init_on_a_poor_cpu_works),
         TEST(init_clips_the_map_to_maxphyaddr),

@@ -50,6 +50,11 @@ struct mm {
     struct address_space kernel_space; /* not used if paging is foreign */
     struct kvm kvm;                    /* likewise */
     struct kheap *heap;
+    /* Tables that were live while mm started, and how many of them lay in memory that the map calls
+     * usable: kept back until mm_release_loader_memory(). */
+    struct paging_root loader_tables;
+    uint64_t loader_tables_kept;
+    uint64_t loader_bytes;       /* what mm_release_loader_memory() has given back */
     uint64_t pmm_ns;             /* time that map and frames took, without their log lines */
     struct mm_test_result tests; /* of init_memory()'s self-tests */
     uint64_t total_ns;           /* time until everything stood, log lines included */
@@ -68,6 +73,24 @@ void mm_log_ready(struct mm *mm);
  * kfree work from here on.
  *   Returns:    true if every self-test passed; else false, and no READY line was logged. */
 MM_MUST_USE bool init_memory(const struct boot_info *boot);
+
+/* How the loader's memory is given back. */
+struct mm_release {
+    const struct mm_extent *keep; /* physical, any order: what somebody still uses */
+    size_t keep_count;
+    bool fill; /* for tests: writes `pattern` over everything before it is released */
+    uint8_t pattern;
+};
+
+/* Gives the memory of the boot loader to the frame allocator: the map's loader-reclaimable ranges above
+ * 1 MiB (with mm.lowmem=on also below), and page tables of the loader that were kept back. Logs
+ * `[MM] loader memory: N KB given back`. Ranges that come back whole are usable from then on in
+ * mm->map; the rows of the map that mm was started with are not known any more.
+ *   Units:      the caller has copied what it needs of the loader's answers, and no CPU uses the
+ *               loader's stacks, descriptor tables or page tables any more.
+ *   Returns:    how many bytes.
+ *   Context:    one thread of control, once, after init_memory(); others may use mm meanwhile. */
+uint64_t mm_release_loader_memory(struct mm *mm, const struct mm_release *how);
 
 /* The kernel's own memory manager, the one that init_memory() built. */
 struct mm *mm_kernel(void);

@@ -440,6 +440,10 @@ static void summary_collects_what_mm_knows(void **state)
     assert_string_equal(summary.facts[1], "up in 4.2 ms");
     assert_string_equal(summary.facts[2], "1 CPU, 4-level paging");
     assert_string_equal(summary.facts[3], "NX WP SMEP");
+    assert_string_equal(summary.facts[4], "");
+    mm.loader_bytes = MM_KIB(1476);
+    summary_collect(&summary, &mm, tests, 1);
+    assert_string_equal(summary.facts[4], "1.4 MB back from the loader");
     mm.boot.framebuffer_base = 0xfd000000;
     mm.boot.framebuffer_bytes = MM_MIB(3);
     summary_collect(&summary, &mm, tests, 1);
