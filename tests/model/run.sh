@@ -1,13 +1,17 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
 #
-# Checks the model of the TLB shootdown with Spin. usage: run.sh [--all]
+# Checks the models of the TLB shootdown and of the magazines with Spin. usage: run.sh [--all]
 #
-# A case is a line of the table below: its name, what has to come out, and the model's options.
-#   holds       every state was visited; no use of a page that is gone, no deadlock
+# A case is a line of the table below: its name (magazine-* are of magazine.pml, all others of
+# shootdown.pml), what has to come out, and the model's options.
+#   holds       every state was visited; no use of a page that is gone, no frame with two owners or
+#               none, no deadlock
 #   progresses  every fair run was followed; every shootdown that is asked for ends
 #   uses, sticks, miscounts, starves   Spin must find just this error: a translation used after the
 #               call returned, a deadlock, more answers than were asked for, a fair run without end
+#   twice, loses, denies   likewise: a frame is handed out twice, is in no place or in two, memory
+#               is said to be out while a frame is free
 # The cases of the second kind leave out one thing of the protocol each; a model that cannot fail
 # would prove nothing. A search that ends for want of memory, depth or time has failed.
 # Prints a line for each case, and how it came to an error that should not be; the last line is
@@ -15,7 +19,7 @@
 set -u
 
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/../.." && pwd -P) || exit 1
-model=$root/tests/model/shootdown.pml
+models=$root/tests/model
 build=${BUILD:-build}
 case $build in
     /*) ;;
@@ -54,6 +58,21 @@ join-no-serve       sticks      -DJOIN_NO_SERVE -DCPUS=2 -DJOINERS=1 -DSHOOTERS=
 join-serve-early    sticks      -DJOIN_SERVE_EARLY -DCPUS=2 -DJOINERS=1 -DSHOOTERS=1
 id-late             sticks      -DID_LATE -DCPUS=2 -DJOINERS=1 -DSHOOTERS=1
 serve-first         starves     -DSERVE_FIRST -DCPUS=2 -DSPACES=2 -DAPART
+magazine-blocks     holds
+magazine-block      holds       -DBLOCKS=1 -DBLOCK_FRAMES=3
+magazine-switch     holds       -DBLOCKS=1 -DSWITCH
+magazine-no-barrier loses       -DBLOCKS=1 -DNO_BARRIER
+magazine-top-late   loses       -DBLOCKS=1 -DTOP_LATE
+magazine-one-look   loses       -DBLOCKS=1 -DBOTTOM_ONCE
+magazine-top-stays  denies      -DBLOCKS=1 -DTOP_STAYS
+magazine-unguarded  twice       -DBLOCKS=1 -DUNGUARDED
+magazine-no-lock    denies      -DBLOCKS=1 -DNO_LOCK
+magazine-no-steal   denies      -DBLOCKS=1 -DNO_STEAL
+magazine-bare-push  loses       -DBLOCKS=1 -DBOTTOM_FIRST
+magazine-forgets    denies      -DBLOCKS=1 -DSWITCH -DSWITCH_FORGETS
+magazine-early      twice       -DBLOCKS=1 -DWHOLE_EARLY
+magazine-stays      twice       -DBLOCKS=1 -DWHOLE_STAYS
+magazine-no-fill    loses       -DBLOCKS=1 -DNO_FILL
 TABLE
 }
 
@@ -64,6 +83,9 @@ cross-any-space     holds       -DSPACES=2 -DSHOOTERS=2
 progress-lock       progresses
 cross-and-answer    holds       -DSPACES=2 -DAPART -DSHOOTERS=2
 four-cpus           holds       -DCPUS=4 -DSHOOTERS=2
+magazine-three      holds       -DCPUS=3 -DBLOCKS=1
+magazine-buffer     holds       -DBUFFERED=3 -DBLOCKS=1
+magazine-switches   holds       -DSWITCH
 TABLE
 }
 
@@ -74,6 +96,9 @@ outcome() {
     case $(grep -E '^(pan:[0-9]+: |error: |pan: (out of|reached))|Search not completed' "$1") in
         'pan:1: assertion violated ((tlb['*) echo uses ;;
         'pan:1: assertion violated (remaining['*) echo miscounts ;;
+        'pan:1: assertion violated '*'(2==0))'*) echo twice ;;
+        'pan:1: assertion violated '*'(3==0))'*) echo loses ;;
+        'pan:1: assertion violated '*'(4==0))'*) echo denies ;;
         'pan:1: assertion violated'*) echo "breaks an assumption of the model" ;;
         'pan:1: invalid end state'*) echo sticks ;;
         'pan:1: acceptance cycle'*) echo starves ;;
@@ -92,6 +117,10 @@ outcome() {
 run_case() {
     name=$1 want=$2
     shift 2
+    case $name in
+        magazine-*) model=$models/magazine.pml ;;
+        *) model=$models/shootdown.pml ;;
+    esac
     rm -rf "${out:?}/$name"
     mkdir -p "$out/$name" && cd "$out/$name" || exit 1
     # Short searches are not worth a long compilation; breadth first finds the plainest stale use.
@@ -99,6 +128,7 @@ run_case() {
         holds) compiled='-O2 -DNOCLAIM -DSAFETY' searched='' ;;
         uses) compiled='-O0 -DNOCLAIM -DSAFETY -DBFS' searched='' ;;
         sticks | miscounts) compiled='-O0 -DNOCLAIM -DSAFETY' searched='' ;;
+        twice | loses | denies) compiled='-O0 -DNOCLAIM -DSAFETY' searched='' ;;
         progresses) compiled='-O2 -DNFAIR=3' searched='-a -f' ;;
         starves) compiled='-O0 -DNFAIR=3' searched='-a -f' ;;
         *) usage ;;
@@ -119,8 +149,8 @@ run_case() {
         return
     fi
     echo "FAIL $name: $got, not: $want ($out/$name/log)"
-    if [ -f shootdown.pml.trail ]; then
-        spin -k shootdown.pml.trail -t -p "$@" "$model" 2>&1 | tail -n 120
+    if [ -f "${model##*/}.trail" ]; then
+        spin -k "${model##*/}.trail" -t -p "$@" "$model" 2>&1 | tail -n 120
     else
         tail -n 20 log
     fi | sed 's/^/    /'
