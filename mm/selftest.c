@@ -318,11 +318,19 @@ static bool paging_case_large(struct test_run *run)
             leaf.frame);
     REQUIRE_STATUS(MM_ALREADY_MAPPED,
                    paging_map_page(run->space, run->scratch + PAGE_SIZE, block, PAGING_READ));
-    REQUIRE_STATUS(MM_LARGE_PAGE, paging_unmap_page(run->space, run->scratch + PAGE_SIZE, NULL));
     size_t other = first_other_byte(phys_to_virt(block), 0, LARGE_PAGE_SIZE);
     REQUIRE(other == LARGE_PAGE_SIZE, "expected no entry written into the block, got one at 0x%lx",
             block + other);
-    REQUIRE_STATUS(MM_OK, paging_unmap_range(run->space, run->scratch, LARGE_PAGE_SIZE));
+    /* A part of it: the leaf is split, all its other pages stay what they are. */
+    REQUIRE_STATUS(MM_OK, paging_unmap_page(run->space, run->scratch, NULL));
+    REQUIRE_STATUS(MM_NOT_MAPPED, paging_query(run->space, run->scratch, &leaf));
+    REQUIRE_STATUS(MM_OK, paging_query(run->space, run->scratch + PAGE_SIZE, &leaf));
+    REQUIRE(leaf.leaf_bytes == PAGE_SIZE && leaf.frame == block + FRAME_SIZE &&
+                leaf.rights == PAGING_WRITE,
+            "expected a 4 KB leaf at 0x%lx, got %lu KB at 0x%lx", block + FRAME_SIZE,
+            leaf.leaf_bytes >> 10, leaf.frame);
+    REQUIRE_STATUS(MM_OK, paging_unmap_range(run->space, run->scratch + PAGE_SIZE,
+                                             LARGE_PAGE_SIZE - PAGE_SIZE));
     pmm_free_contiguous(pmm, block, frames);
     return true;
 }

@@ -34,6 +34,7 @@
 #define ENTRY_PAT_LARGE ((uint64_t)1 << 12)
 #define ENTRY_XD        ((uint64_t)1 << 63)
 #define ENTRY_ADDRESS   0x000ffffffffff000u
+#define ENTRY_IGNORED   0x7ff0000000000e00u /* in an entry that refers to a table */
 
 struct hosted_tlb_entry {
     struct hosted_tlb_entry *next;
@@ -41,8 +42,8 @@ struct hosted_tlb_entry {
     uint64_t prefix; /* address >> shift */
     unsigned shift;
     bool is_leaf;
-    bool global;                         /* is_leaf: survives a load of CR3 */
-    uint64_t raw;                        /* else: the entry without its accessed bit */
+    bool global;  /* is_leaf: survives a load of CR3 */
+    uint64_t raw; /* else: the entry without its accessed bit and what the CPU ignores */
     struct hosted_translation leaf_view; /* is_leaf: with the address of the leaf's first byte */
 };
 
@@ -291,7 +292,8 @@ static void tlb_fill(struct hosted_cpu *cpu, vaddr_t address, const struct walk 
         bool refers = walk->place[level] != NULL && walk->place[level - 1] != NULL;
 
         if (refers && tlb_find(cpu, address, level_shift(level), false) == NULL)
-            tlb_add(cpu, address, level_shift(level), false)->raw = walk->raw[level] & ~ENTRY_A;
+            tlb_add(cpu, address, level_shift(level), false)->raw =
+                walk->raw[level] & ~(ENTRY_A | ENTRY_IGNORED);
     }
     if (walk->outcome == HOSTED_OK &&
         tlb_find(cpu, address, level_shift(walk->leaf_level), true) == NULL) {
@@ -397,7 +399,7 @@ static const struct hosted_translation *tlb_look_up(struct hosted_cpu *cpu, stru
         const struct hosted_tlb_entry *entry =
             tlb_find(cpu, access->address, level_shift(level), false);
 
-        if (entry != NULL && entry->raw != (walk->raw[level] & ~ENTRY_A))
+        if (entry != NULL && entry->raw != (walk->raw[level] & ~(ENTRY_A | ENTRY_IGNORED)))
             *fresh |= note_stale(access, entry, before, before_count);
     }
     for (unsigned level = 3; level >= 1; level--) {

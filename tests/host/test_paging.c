@@ -406,24 +406,206 @@ static void paging_map_under_a_large_leaf_is_refused(void **state)
     assert_true(is_zero(phys_to_virt(data), MM_MIB(2))); /* no entry was written into the data */
 }
 
-static void paging_unmap_of_a_part_of_a_large_leaf_is_refused(void **state)
+/* ---- Parts of large leaves ---- */
+
+/* Everything but [hole, hole + bytes) of [V_LOW, V_LOW + leaf) is mapped as it was. */
+static void assert_split(paddr_t frame, uint64_t leaf, uint64_t hole, uint64_t bytes,
+                         paging_rights_t rights)
 {
-    paddr_t frame = 0x1234;
+    for (uint64_t at = 0; at < leaf;) {
+        struct paging_mapping mapping;
+
+        if (at == hole) {
+            assert_unmapped(V_LOW + at);
+            assert_unmapped(V_LOW + at + bytes - 1);
+            at += bytes;
+            continue;
+        }
+        assert_ok(paging_query(&space, V_LOW + at, &mapping));
+        assert_mapped(V_LOW + at + 0x123, frame + at + 0x123, mapping.leaf_bytes, rights);
+        assert_int_equal(mapping.frame, frame + at); /* leaves are as large as they can be */
+        assert_true(mapping.leaf_bytes == PAGE_SIZE
+                        ? hole / MM_MIB(2) == at / MM_MIB(2) ||
+                              (hole + bytes) / MM_MIB(2) == at / MM_MIB(2)
+                        : leaf > MM_MIB(2));
+        at += mapping.leaf_bytes;
+    }
+}
+
+static void paging_unmap_of_a_part_splits_a_leaf_exactly(void **state)
+{
+    static const paging_rights_t rights[] = { RW, PAGING_EXECUTE | PAGING_USER,
+                                              RW | PAGING_WRITE_COMBINING | PAGING_GLOBAL,
+                                              PAGING_UNCACHED, RW | PAGING_WRITE_THROUGH };
+    static const struct {
+        uint64_t leaf, hole, bytes;
+    } cuts[] = {
+        { MM_MIB(2), 0, PAGE_SIZE },
+        { MM_MIB(2), MM_MIB(2) - PAGE_SIZE, PAGE_SIZE },
+        { MM_MIB(2), MM_MIB(1), 7 * PAGE_SIZE },
+        { MM_GIB(1), 0, PAGE_SIZE },
+        { MM_GIB(1), MM_MIB(6), MM_MIB(2) },
+        { MM_GIB(1), MM_MIB(5), MM_MIB(8) },
+        { MM_GIB(1), MM_GIB(1) - PAGE_SIZE, PAGE_SIZE },
+        { MM_GIB(1), MM_MIB(3) + PAGE_SIZE, PAGE_SIZE },
+    };
+
+    (void)state;
+    for (size_t i = 0; i < COUNT_OF(rights); i++) {
+        for (size_t j = 0; j < COUNT_OF(cuts); j++) {
+            space_set_up(i % 2 == 0 ? 4 : 5, 46, true);
+            assert_ok(paging_map_range(&space, V_LOW, MM_GIB(4), cuts[j].leaf, rights[i]));
+            assert_ok(paging_unmap_range(&space, V_LOW + cuts[j].hole, cuts[j].bytes));
+            assert_split(MM_GIB(4), cuts[j].leaf, cuts[j].hole, cuts[j].bytes, rights[i]);
+            assert_space_sound(&space);
+            assert_ok(paging_map_range(&space, V_LOW + cuts[j].hole, MM_GIB(4) + cuts[j].hole,
+                                       cuts[j].bytes, rights[i]));
+            assert_ok(paging_unmap_range(&space, V_LOW, cuts[j].leaf));
+            assert_int_equal(space.stats.table_frames, 1);
+        }
+    }
+}
+
+static void paging_unmap_page_splits_a_leaf(void **state)
+{
+    paddr_t frame = 0;
 
     (void)state;
     space_set_up(4, 46, true);
     assert_ok(paging_map_range(&space, V_LOW, MM_GIB(4), MM_GIB(1), RW));
-    assert_ok(paging_map_range(&space, V_HIGH, MM_MIB(2), MM_MIB(4), RW));
-    EXPECT_UNCHANGED(paging_unmap_page(&space, V_LOW, &frame), MM_LARGE_PAGE);
-    EXPECT_UNCHANGED(paging_unmap_page(&space, V_LOW + MM_MIB(6), &frame), MM_LARGE_PAGE);
-    EXPECT_UNCHANGED(paging_unmap_page(&space, V_HIGH + 0x1ff000, &frame), MM_LARGE_PAGE);
-    EXPECT_UNCHANGED(paging_unmap_range(&space, V_LOW, MM_MIB(2)), MM_LARGE_PAGE);
-    EXPECT_UNCHANGED(paging_unmap_range(&space, V_HIGH, MM_MIB(3)), MM_LARGE_PAGE);
-    EXPECT_UNCHANGED(paging_unmap_range(&space, V_HIGH + MM_MIB(1), MM_MIB(3)), MM_LARGE_PAGE);
-    assert_int_equal(frame, 0x1234);
-    assert_ok(paging_unmap_range(&space, V_HIGH, MM_MIB(4)));
-    assert_ok(paging_unmap_range(&space, V_LOW, MM_GIB(1)));
+    assert_ok(paging_unmap_page(&space, V_LOW + MM_MIB(6) + PAGE_SIZE, &frame));
+    assert_int_equal(frame, MM_GIB(4) + MM_MIB(6) + PAGE_SIZE);
+    assert_split(MM_GIB(4), MM_GIB(1), MM_MIB(6) + PAGE_SIZE, PAGE_SIZE, RW);
+    assert_int_equal(space.stats.table_frames, 4);
+    assert_int_equal(space.stats.leaves[0], 511);
+    assert_int_equal(space.stats.leaves[1], 511);
+    assert_int_equal(space.stats.leaves[2], 0);
+}
+
+static void paging_a_range_cuts_leaves_at_both_ends(void **state)
+{
+    (void)state;
+    space_set_up(4, 46, true);
+    assert_ok(paging_map_range(&space, V_LOW, MM_GIB(4), MM_GIB(3), RW));
+    assert_ok(paging_unmap_range(&space, V_LOW + MM_MIB(3), MM_GIB(2)));
+    assert_mapped(V_LOW + MM_MIB(2), MM_GIB(4) + MM_MIB(2), PAGE_SIZE, RW);
+    assert_mapped(V_LOW, MM_GIB(4), MM_MIB(2), RW);
+    assert_unmapped(V_LOW + MM_MIB(3));
+    assert_unmapped(V_LOW + MM_MIB(3) + MM_GIB(2) - 1);
+    assert_mapped(V_LOW + MM_MIB(3) + MM_GIB(2), MM_GIB(6) + MM_MIB(3), PAGE_SIZE, RW);
+    assert_mapped(V_LOW + MM_MIB(4) + MM_GIB(2), MM_GIB(6) + MM_MIB(4), MM_MIB(2), RW);
+    assert_space_sound(&space);
+}
+
+/* ---- Protect and remap ---- */
+
+static void paging_protect_changes_rights_alone(void **state)
+{
+    (void)state;
+    space_set_up(4, 46, true);
+    assert_ok(paging_map_range(&space, V_LOW, MM_GIB(4), MM_MIB(4), RW));
+    assert_ok(paging_protect_range(&space, V_LOW, MM_MIB(2), PAGING_READ | PAGING_GLOBAL));
+    assert_mapped(V_LOW, MM_GIB(4), MM_MIB(2), PAGING_GLOBAL);
+    assert_mapped(V_LOW + MM_MIB(2), MM_GIB(4) + MM_MIB(2), MM_MIB(2), RW);
+    assert_ok(paging_protect_page(&space, V_LOW + MM_MIB(3), PAGING_EXECUTE | PAGING_USER));
+    assert_mapped(V_LOW + MM_MIB(3), MM_GIB(4) + MM_MIB(3), PAGE_SIZE,
+                  PAGING_EXECUTE | PAGING_USER);
+    assert_mapped(V_LOW + MM_MIB(3) + PAGE_SIZE, MM_GIB(4) + MM_MIB(3) + PAGE_SIZE, PAGE_SIZE, RW);
+    assert_mapped(V_LOW + MM_MIB(3) - PAGE_SIZE, MM_GIB(4) + MM_MIB(3) - PAGE_SIZE, PAGE_SIZE, RW);
+    assert_ok(paging_protect_range(&space, V_LOW, MM_MIB(4), RW | PAGING_UNCACHED));
+    for (uint64_t at = 0; at < MM_MIB(4); at += PAGE_SIZE)
+        assert_mapped(V_LOW + at, MM_GIB(4) + at, at < MM_MIB(2) ? MM_MIB(2) : PAGE_SIZE,
+                      RW | PAGING_UNCACHED);
+    assert_space_sound(&space);
+}
+
+static void paging_protect_refuses_and_changes_nothing(void **state)
+{
+    (void)state;
+    space_set_up(4, 46, true);
+    assert_ok(paging_map_range(&space, V_LOW, MM_GIB(4), MM_MIB(4), RW));
+    EXPECT_UNCHANGED(paging_protect_page(&space, V_LOW, RW | PAGING_EXECUTE), MM_INVALID_ARGUMENT);
+    EXPECT_UNCHANGED(paging_protect_page(&space, V_LOW, (paging_rights_t)1 << 7),
+                     MM_INVALID_ARGUMENT);
+    EXPECT_UNCHANGED(paging_protect_page(&space, V_LOW, PAGING_UNCACHED | PAGING_WRITE_THROUGH),
+                     MM_INVALID_ARGUMENT);
+    EXPECT_UNCHANGED(paging_protect_page(&space, V_LOW + 1, RW), MM_NOT_ALIGNED);
+    EXPECT_UNCHANGED(paging_protect_range(&space, V_LOW, 0, RW), MM_INVALID_ARGUMENT);
+    EXPECT_UNCHANGED(paging_protect_range(&space, V_LOW, MM_MIB(4) + PAGE_SIZE, PAGING_READ),
+                     MM_NOT_MAPPED);
+    EXPECT_UNCHANGED(paging_protect_page(&space, V_LOW - PAGE_SIZE, PAGING_READ), MM_NOT_MAPPED);
+    /* What is so already is not split. */
+    EXPECT_UNCHANGED(paging_protect_page(&space, V_LOW + PAGE_SIZE, RW), MM_OK);
+}
+
+static void paging_remap_leads_elsewhere(void **state)
+{
+    (void)state;
+    space_set_up(4, 46, true);
+    assert_ok(paging_map_range(&space, V_LOW, MM_GIB(4), MM_MIB(4), RW));
+    assert_ok(paging_remap_range(&space, V_LOW, MM_GIB(8), MM_MIB(2), PAGING_EXECUTE));
+    assert_mapped(V_LOW + 5, MM_GIB(8) + 5, MM_MIB(2), PAGING_EXECUTE);
+    /* Not aligned for a large leaf: by pages. */
+    assert_ok(paging_remap_range(&space, V_LOW + MM_MIB(2), MM_GIB(9) + PAGE_SIZE, MM_MIB(2),
+                                 PAGING_USER));
+    for (uint64_t at = 0; at < MM_MIB(2); at += PAGE_SIZE)
+        assert_mapped(V_LOW + MM_MIB(2) + at, MM_GIB(9) + PAGE_SIZE + at, PAGE_SIZE, PAGING_USER);
+    assert_ok(paging_remap_range(&space, V_LOW + PAGE_SIZE, 0x5000, PAGE_SIZE, RW));
+    assert_mapped(V_LOW, MM_GIB(8), PAGE_SIZE, PAGING_EXECUTE);
+    assert_mapped(V_LOW + PAGE_SIZE, 0x5000, PAGE_SIZE, RW);
+    EXPECT_UNCHANGED(paging_remap_range(&space, V_LOW + MM_MIB(4), 0, PAGE_SIZE, RW),
+                     MM_NOT_MAPPED);
+    EXPECT_UNCHANGED(paging_remap_range(&space, V_LOW, (paddr_t)1 << 46, PAGE_SIZE, RW),
+                     MM_INVALID_ADDRESS);
+    EXPECT_UNCHANGED(paging_remap_range(&space, V_LOW, 0x123, PAGE_SIZE, RW), MM_NOT_ALIGNED);
+    assert_space_sound(&space);
+}
+
+/* ---- Frames from an array ---- */
+
+static void paging_map_frames_maps_each_page_to_its_own(void **state)
+{
+    static paddr_t frames[1500], back[1500];
+    vaddr_t page = V_LOW + 37 * PAGE_SIZE;
+
+    (void)state;
+    space_set_up(4, 46, true);
+    for (size_t i = 0; i < COUNT_OF(frames); i++)
+        frames[i] = mm_round_down(random_below((paddr_t)1 << 46), FRAME_SIZE);
+    assert_ok(paging_map_frames(&space, page, frames, COUNT_OF(frames), RW));
+    for (size_t i = 0; i < COUNT_OF(frames); i++)
+        assert_mapped(page + i * PAGE_SIZE + 9, frames[i] + 9, PAGE_SIZE, RW);
+    assert_unmapped(page - 1);
+    assert_unmapped(page + sizeof frames / 8 * PAGE_SIZE);
+    EXPECT_UNCHANGED(paging_map_frames(&space, page, frames, 1, RW), MM_ALREADY_MAPPED);
+    EXPECT_UNCHANGED(paging_unmap_frames(&space, page, back, COUNT_OF(back) + 1), MM_NOT_MAPPED);
+    assert_true(is_zero(back, sizeof back));
+    assert_ok(paging_unmap_frames(&space, page, back, COUNT_OF(back)));
+    assert_memory_equal(frames, back, sizeof frames);
     assert_int_equal(space.stats.table_frames, 1);
+    frames[1499] += 8;
+    EXPECT_UNCHANGED(paging_map_frames(&space, page, frames, COUNT_OF(frames), RW), MM_NOT_ALIGNED);
+    frames[1499] = (paddr_t)1 << 46;
+    EXPECT_UNCHANGED(paging_map_frames(&space, page, frames, COUNT_OF(frames), RW),
+                     MM_INVALID_ADDRESS);
+    EXPECT_UNCHANGED(paging_map_frames(&space, page, frames, 0, RW), MM_INVALID_ARGUMENT);
+    EXPECT_UNCHANGED(paging_map_frames(&space, page, frames, (uint64_t)1 << 52, RW),
+                     MM_INVALID_ADDRESS);
+}
+
+static void paging_unmap_frames_tells_the_frames_of_large_leaves(void **state)
+{
+    static paddr_t back[1024];
+
+    (void)state;
+    space_set_up(4, 46, true);
+    assert_ok(paging_map_range(&space, V_LOW, MM_GIB(4), MM_MIB(4), RW));
+    assert_ok(paging_unmap_frames(&space, V_LOW + MM_MIB(1), back, 3 * 256));
+    for (size_t i = 0; i < 3 * 256; i++)
+        assert_int_equal(back[i], MM_GIB(4) + MM_MIB(1) + i * FRAME_SIZE);
+    assert_mapped(V_LOW, MM_GIB(4), PAGE_SIZE, RW);
+    assert_unmapped(V_LOW + MM_MIB(1));
+    assert_space_sound(&space);
 }
 
 /* ---- Ranges and leaves ---- */
@@ -756,46 +938,121 @@ static void step_map(unsigned region)
         model_map(&pages[region][first], page, frame, count, rights);
 }
 
-/* A large leaf that lies in [first, first + count) only in part. */
-static bool cuts_a_leaf(unsigned region, uint64_t first, uint64_t count)
+/* A large leaf of which only a part changes becomes 4 KiB leaves. */
+static void model_split(unsigned region, uint64_t page)
 {
-    return (pages[region][first].leaf_bytes > PAGE_SIZE && first % 512 != 0) ||
-           (first + count < REGION_PAGES &&
-            pages[region][first + count - 1].leaf_bytes > PAGE_SIZE && (first + count) % 512 != 0);
+    uint64_t first = mm_round_down(page, 512);
+
+    if (page % 512 == 0 || page >= REGION_PAGES || pages[region][page].leaf_bytes <= PAGE_SIZE)
+        return;
+    for (uint64_t i = first; i < first + 512; i++)
+        pages[region][i].leaf_bytes = PAGE_SIZE;
+}
+
+static void model_cut(unsigned region, uint64_t first, uint64_t count)
+{
+    model_split(region, first);
+    model_split(region, first + count);
+}
+
+/* Some pages, most often all mapped; *missing says if they are not. */
+static uint64_t random_mapped(unsigned region, uint64_t *first, bool *missing)
+{
+    uint64_t count;
+
+    *first = random_below(REGION_PAGES);
+    if (random_chance(40))
+        *first = mm_round_down(*first, 512);
+    count = random_count(*first);
+    if (random_chance(80)) /* shorten it to what is mapped */
+        for (uint64_t i = 0; i < count; i++)
+            if (pages[region][*first + i].leaf_bytes == 0)
+                count = i == 0 ? 1 : i;
+    *missing = false;
+    for (uint64_t i = *first; i < *first + count; i++)
+        *missing |= pages[region][i].leaf_bytes == 0;
+    return count;
 }
 
 static void step_unmap(unsigned region)
 {
-    uint64_t first = random_below(REGION_PAGES), count, missing = 0;
+    static paddr_t frames[REGION_PAGES];
+    uint64_t first, count;
+    bool missing;
     vaddr_t page;
     mm_status_t status;
-    paddr_t frame = 0x1234;
-    bool single;
 
-    if (random_chance(40))
-        first = mm_round_down(first, 512);
-    count = random_count(first);
-    if (random_chance(80)) /* shorten it to what is mapped */
-        for (uint64_t i = 0; i < count; i++)
-            if (pages[region][first + i].leaf_bytes == 0)
-                count = i == 0 ? 1 : i;
+    count = random_mapped(region, &first, &missing);
     page = regions[region] + first * PAGE_SIZE;
-    single = count == 1;
-    for (uint64_t i = first; i < first + count; i++)
-        missing += pages[region][i].leaf_bytes == 0;
-    status = single ? paging_unmap_page(&space, page, &frame)
-                    : paging_unmap_range(&space, page, count * PAGE_SIZE);
-    if (missing != 0 || cuts_a_leaf(region, first, count)) {
-        assert_true(status == MM_NOT_MAPPED || status == MM_LARGE_PAGE);
-        assert_true(status != MM_NOT_MAPPED || missing != 0);
-        assert_true(status != MM_LARGE_PAGE || cuts_a_leaf(region, first, count));
-        assert_int_equal(frame, 0x1234);
+    frames[0] = 0x1234;
+    if (count == 1)
+        status = paging_unmap_page(&space, page, frames);
+    else if (random_chance(50))
+        status = paging_unmap_frames(&space, page, frames, count);
+    else
+        status = paging_unmap_range(&space, page, count * PAGE_SIZE);
+    assert_status(status, missing ? MM_NOT_MAPPED : MM_OK);
+    if (missing) {
+        assert_true(count > 1 || frames[0] == 0x1234);
         return;
     }
-    assert_status(status, MM_OK);
-    if (single)
-        assert_int_equal(frame, pages[region][first].frame);
+    for (uint64_t i = 0; i < count && frames[0] != 0x1234; i++)
+        assert_int_equal(frames[i], pages[region][first + i].frame);
+    model_cut(region, first, count);
     memset(&pages[region][first], 0, count * sizeof pages[0][0]);
+}
+
+/* What the model says of a leaf, without what does not differ. */
+static bool is_as(unsigned region, uint64_t page, paging_rights_t rights)
+{
+    return page % 512 == 0 || page >= REGION_PAGES || pages[region][page].rights == rights;
+}
+
+static void step_protect(unsigned region)
+{
+    uint64_t first, count;
+    bool missing;
+    paging_rights_t rights = random_rights();
+
+    count = random_mapped(region, &first, &missing);
+    assert_status(paging_protect_range(&space, regions[region] + first * PAGE_SIZE,
+                                       count * PAGE_SIZE, rights),
+                  missing ? MM_NOT_MAPPED : MM_OK);
+    if (missing)
+        return;
+    if (!is_as(region, first, rights))
+        model_split(region, first);
+    if (!is_as(region, first + count, rights))
+        model_split(region, first + count);
+    for (uint64_t i = first; i < first + count; i++)
+        pages[region][i].rights = rights;
+}
+
+/* A large leaf stays one where it is filled and the new frame is aligned. */
+static void step_remap(unsigned region)
+{
+    uint64_t first, count;
+    bool missing;
+    paging_rights_t rights = random_rights();
+    paddr_t frame = mm_round_down(random_below((paddr_t)1 << 45), FRAME_SIZE);
+
+    count = random_mapped(region, &first, &missing);
+    if (random_chance(50))
+        frame = mm_round_down(frame, MM_MIB(2)) + first % 512 * FRAME_SIZE;
+    assert_status(paging_remap_range(&space, regions[region] + first * PAGE_SIZE, frame,
+                                     count * PAGE_SIZE, rights),
+                  missing ? MM_NOT_MAPPED : MM_OK);
+    if (missing)
+        return;
+    model_cut(region, first, count);
+    for (uint64_t i = first; i < first + count; i++) {
+        struct model_page *page = &pages[region][i];
+
+        page->frame = frame + (i - first) * FRAME_SIZE;
+        page->rights = rights;
+        if ((page->frame / FRAME_SIZE - i) % 512 != 0)
+            page->leaf_bytes = PAGE_SIZE;
+    }
 }
 
 static void check_page(unsigned region, uint64_t index)
@@ -832,10 +1089,14 @@ static void random_program(unsigned levels)
     for (unsigned i = 0; i < 1500; i++) {
         unsigned region = (unsigned)random_below(REGIONS);
 
-        if (random_chance(55))
+        if (random_chance(50))
             step_map(region);
-        else
+        else if (random_chance(60))
             step_unmap(region);
+        else if (random_chance(50))
+            step_protect(region);
+        else
+            step_remap(region);
         for (unsigned j = 0; j < 4; j++)
             check_page((unsigned)random_below(REGIONS), random_below(REGION_PAGES));
         if (i % 500 == 499)
@@ -871,7 +1132,14 @@ int main(void)
         TEST(paging_unknown_rights_are_refused),
         TEST(paging_map_over_a_mapping_is_refused),
         TEST(paging_map_under_a_large_leaf_is_refused),
-        TEST(paging_unmap_of_a_part_of_a_large_leaf_is_refused),
+        TEST(paging_unmap_of_a_part_splits_a_leaf_exactly),
+        TEST(paging_unmap_page_splits_a_leaf),
+        TEST(paging_a_range_cuts_leaves_at_both_ends),
+        TEST(paging_protect_changes_rights_alone),
+        TEST(paging_protect_refuses_and_changes_nothing),
+        TEST(paging_remap_leads_elsewhere),
+        TEST(paging_map_frames_maps_each_page_to_its_own),
+        TEST(paging_unmap_frames_tells_the_frames_of_large_leaves),
         TEST(paging_map_range_uses_the_largest_leaves),
         TEST(paging_misaligned_frame_forbids_large_leaves),
         TEST(paging_large_leaves_take_every_right),

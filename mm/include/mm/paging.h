@@ -63,6 +63,7 @@ struct address_space {
     bool huge_pages;              /* c 1 GiB leaves may be used */
     bool activated;               /* o some CPU has used it */
     paddr_t root;                 /* c */
+    uint64_t hhdm;                /* c the HHDM's offset */
     struct pmm *pmm;              /* c where tables come from */
     struct address_space *kernel; /* c whose upper half it shares; NULL: its own */
     struct address_space *shared; /* k kernel space: first that shares; else: the next one */

@@ -1,0 +1,183 @@
+/* SPDX-License-Identifier: MIT */
+/* The steps of a change of page tables; paging_change.h tells them. */
+#include "mm/paging_change.h"
+
+/* ---- lists of tables ---- */
+
+void table_list_put(struct table_list *list, paddr_t table)
+{
+    entry_set(table_at(table), list->first);
+    list->first = table;
+    list->count++;
+}
+
+paddr_t table_list_take(struct table_list *list)
+{
+    paddr_t table = list->first;
+
+    MM_ASSERT(list->count > 0);
+    list->first = *table_at(table);
+    *table_at(table) = 0;
+    list->count--;
+    return table;
+}
+
+/* Gives tables back, all zero: the pmm keeps them as such. */
+static void table_list_release(struct table_list *list, struct pmm *pmm, bool is_zero)
+{
+    while (list->count > 0) {
+        paddr_t table = table_list_take(list);
+        if (!is_zero)
+            memset(table_at(table), 0, FRAME_SIZE);
+        pmm_free_table(pmm, table);
+    }
+}
+
+static mm_status_t table_list_fill(struct table_list *list, struct pmm *pmm, uint64_t count)
+{
+    paddr_t table;
+
+    while (list->count < count) {
+        mm_status_t status = pmm_alloc_table(pmm, &table);
+        if (status != MM_OK)
+            return status;
+        table_list_put(list, table);
+    }
+    return MM_OK;
+}
+
+/* ---- checks ---- */
+
+mm_status_t change_check_pages(const struct address_space *space, vaddr_t page, uint64_t bytes)
+{
+    vaddr_t last = page + bytes - 1;
+
+    if (!mm_is_aligned(page | bytes, PAGE_SIZE))
+        return MM_NOT_ALIGNED;
+    if (bytes == 0)
+        return MM_INVALID_ARGUMENT;
+    if (last < page || !paging_is_canonical(page, space->levels) ||
+        !paging_is_canonical(last, space->levels) || is_upper_half(page) != is_upper_half(last) ||
+        (is_upper_half(page) && space->kernel != NULL))
+        return MM_INVALID_ADDRESS;
+    return MM_OK;
+}
+
+mm_status_t change_check_frames(const struct address_space *space, paddr_t frame, uint64_t bytes)
+{
+    paddr_t limit = (paddr_t)1 << space->physical_bits;
+
+    if (!mm_is_aligned(frame, FRAME_SIZE))
+        return MM_NOT_ALIGNED;
+    return frame >= limit || bytes > limit - frame ? MM_INVALID_ADDRESS : MM_OK;
+}
+
+mm_status_t change_check_rights(const struct address_space *space, paging_rights_t rights,
+                                uint64_t *attributes)
+{
+    *attributes = attributes_of(rights);
+    if (*attributes == 0 || ((rights & PAGING_GLOBAL) != 0 && space->kernel != NULL))
+        return MM_INVALID_ARGUMENT;
+    return MM_OK;
+}
+
+/* ---- entries that lead to tables ---- */
+
+/* The upper half of the kernel's root goes into the roots of all that share it. Their copies have no
+ * count: nobody changes the tables from there. */
+static void mirror(const struct address_space *kernel, size_t index, uint64_t value)
+{
+    for (struct address_space *user = kernel->shared; user != NULL; user = user->shared)
+        entry_set(&table_at(user->root)[index], value & ~ENTRY_COUNT);
+}
+
+void change_set_table_entry(struct change *change, uint64_t *entry, unsigned level, uint64_t value)
+{
+    const struct address_space *space = change->space;
+
+    entry_set(entry, value);
+    if (level == space->levels && space->kernel == NULL && space->shared != NULL) {
+        size_t index = (size_t)(entry - table_at(space->root));
+        if (index >= PAGING_ENTRIES / 2)
+            mirror(space, index, value);
+    }
+}
+
+void change_let_user_in(struct change *change, uint64_t *entry, unsigned level, vaddr_t page)
+{
+    if ((change->attributes & ENTRY_USER) == 0 || (*entry & ENTRY_USER) != 0)
+        return;
+    change_set_table_entry(change, entry, level, *entry | ENTRY_USER);
+    batch_add(&change->batch, page); /* may be cached (SDM vol. 3, 4.10.4.3) */
+}
+
+/* The count of tables that went lets a reader without the lock know that its own may be among them;
+ * it is raised before the table can become anything else. */
+void change_unhook(struct change *change, uint64_t *entry, unsigned level, bool is_zero)
+{
+    struct address_space *space = change->space;
+    paddr_t table = *entry & ENTRY_ADDRESS;
+
+    if (space->last.entry == entry)
+        space->last.region = UINT64_MAX;
+    change_set_table_entry(change, entry, level, 0);
+    __atomic_store_n(&space->unhooked, space->unhooked + 1, __ATOMIC_RELEASE);
+    space->stats.table_frames--;
+    table_list_put(is_zero ? &change->emptied : &change->unhooked, table);
+}
+
+/* ---- the steps ---- */
+
+void change_init(struct change *change, struct address_space *space, enum change_kind kind,
+                 vaddr_t base)
+{
+    change->space = space;
+    change->kind = kind;
+    change->attributes = 0;
+    change->base = base;
+    change->frames = NULL;
+    change->taken = NULL;
+    change->fresh = change->emptied = change->unhooked = (struct table_list){ 0, 0 };
+    change->batch.everything = false;
+    change->batch.count = 0;
+}
+
+/* Plans, and applies if there are as many tables as that takes. */
+static mm_status_t try_change(struct change *change, struct piece piece, change_plan_fn plan,
+                              change_apply_fn apply, uint64_t *tables)
+{
+    struct address_space *space = change->space;
+    uint64_t saved = mm_port_lock(&space->lock);
+    uint64_t *root = table_at(space->root);
+    uint64_t nobody = 0; /* above the root there is no entry to count in */
+
+    *tables = 0;
+    mm_status_t status = plan(change, root, space->levels, piece, tables);
+    if (status == MM_OK && *tables <= change->fresh.count) {
+        apply(change, root, space->levels, piece, &nobody);
+        if (change->batch.count > 0)
+            mm_port_tlb_shootdown(&change->batch);
+    }
+    mm_port_unlock(&space->lock, saved);
+    return status;
+}
+
+mm_status_t change_run(struct change *change, struct piece piece, change_plan_fn plan,
+                       change_apply_fn apply)
+{
+    struct pmm *pmm = change->space->pmm;
+    mm_status_t status;
+    uint64_t tables, had;
+
+    do {
+        had = change->fresh.count;
+        status = try_change(change, piece, plan, apply, &tables);
+        if (status != MM_OK || tables <= had)
+            break;
+        status = table_list_fill(&change->fresh, pmm, tables);
+    } while (status == MM_OK);
+    table_list_release(&change->fresh, pmm, true);
+    table_list_release(&change->emptied, pmm, true);
+    table_list_release(&change->unhooked, pmm, false);
+    return status;
+}
