@@ -521,6 +521,21 @@ mm_status_t memmap_take(struct memmap *map, uint64_t bytes, memmap_obstacle_fn o
     return MM_OK;
 }
 
+void memmap_merge(struct memmap *map)
+{
+    size_t last = 0;
+
+    for (size_t i = 1; i < map->count; i++) {
+        if (map->ranges[last].end == map->ranges[i].base &&
+            map->ranges[last].type == map->ranges[i].type)
+            map->ranges[last].end = map->ranges[i].end;
+        else
+            map->ranges[++last] = map->ranges[i];
+    }
+    if (map->count > 0)
+        map->count = last + 1;
+}
+
 void memmap_log(const struct memmap *map)
 {
     for (size_t i = 0; i < map->count; i++) {

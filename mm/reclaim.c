@@ -97,6 +97,7 @@ static void release_ranges(struct reclaim *reclaim)
         map->ranges[i].type = BOOT_USABLE;
         map->usable_bytes += map->ranges[i].end - map->ranges[i].base;
     }
+    memmap_merge(map);
 }
 
 /* ---- page tables in memory that the map calls usable ---- */

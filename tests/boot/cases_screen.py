@@ -21,7 +21,7 @@ from cases_command import Programs
 from cases_iso import own_build, refuse_image
 from image import (LOOK_SECONDS, Monitor, image_argv, loader_with_mode, make_image, read_ppm,
                    without_firmware)
-from log import CASES, HELLO, Log, check_halt
+from log import CASES, HELLO, LOW_MEMORY_END, Log, check_halt
 from machine import QEMU, Boot, expect, kill_session, qemu_argv, shell_text
 from suite import add
 
@@ -241,6 +241,7 @@ def check_card(picture, small, large, label, values, detail, detail_rgb="DIM"):
 def check_cards(picture, small, large, log):
     ready = log.ready()
     total, usable, free = (ready[key] << 10 for key in ("total_kb", "usable_kb", "free_kb"))
+    usable, free = usable + given_back(log), free + given_back(log)
     ranges = f"in {ready['ranges']} range" + ("" if ready["ranges"] == 1 else "s")
     part = usable // (total // 1000)
     check_card(picture, small, large, "Total memory", [size_text(total)], ranges)
@@ -255,8 +256,14 @@ def check_cards(picture, small, large, log):
                "GOOD")
 
 
+def given_back(log):
+    """Bytes of the loader's memory, which is usable when the picture is drawn."""
+    return int(log.only(r"\[MM\] loader memory: (\d+) KB given back")[1]) << 10
+
+
 def ranges_of(log):
-    """The memory map with the frame bitmaps, for which room is found after it was logged."""
+    """The memory map with the frame bitmaps, for which room is found after it was logged, and with the
+    loader's memory as usable, as it is by then."""
     match = log.only(r"\[MM\] Frames: .*; (\d+) KB of bitmaps at 0x([0-9a-f]+)")
     first = int(match[2], 16)
     last, rows = first + (int(match[1]) << 10), []
@@ -267,7 +274,8 @@ def ranges_of(log):
             rows += [part for part in parts if part[0] < part[1]]
         else:
             rows.append((base, end, kind))
-    return rows
+    return [(base, end, "usable" if kind == "loader reclaimable" and base >= LOW_MEMORY_END else kind)
+            for base, end, kind in rows]
 
 
 def segments_of(log):

@@ -469,6 +469,7 @@ static void loader_memory_comes_back(void **state)
     assert_range_type(MM_MIB(100), BOOT_USABLE);
     assert_range_type(MM_MIB(128) - 1, BOOT_USABLE);
     assert_int_equal(mm.map.usable_bytes, usable + MM_MIB(4));
+    assert_int_equal(memmap_find(&mm.map, MM_MIB(100))->end, MM_MIB(128)); /* merged */
     assert_null(mm.boot.map);
     log_expect_count("[MM] loader memory: 4112 KB given back", 1);
     assert_int_equal(log_count("ERROR"), 0);

@@ -55,6 +55,10 @@ MM_MUST_USE mm_status_t memmap_build(struct memmap *map, const struct boot_info 
 MM_MUST_USE mm_status_t memmap_take(struct memmap *map, uint64_t bytes, memmap_obstacle_fn obstacle,
                                     void *context, paddr_t *out);
 
+/* Joins neighbours of one type, after types have changed. While it works, a memmap_find() elsewhere may
+ * name a neighbour. */
+void memmap_merge(struct memmap *map);
+
 /* The range that holds the address, or NULL. O(log n). */
 const struct mm_range *memmap_find(const struct memmap *map, paddr_t address);
 

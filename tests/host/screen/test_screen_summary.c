@@ -443,7 +443,7 @@ static void summary_collects_what_mm_knows(void **state)
     assert_string_equal(summary.facts[4], "");
     mm.loader_bytes = MM_KIB(1476);
     summary_collect(&summary, &mm, tests, 1);
-    assert_string_equal(summary.facts[4], "1.4 MB back from the loader");
+    assert_string_equal(summary.facts[4], "1476 KB back from the loader");
     mm.boot.framebuffer_base = 0xfd000000;
     mm.boot.framebuffer_bytes = MM_MIB(3);
     summary_collect(&summary, &mm, tests, 1);
