@@ -7,8 +7,11 @@
 
 extern const char __kernel_begin[], __kernel_end[];
 extern const char __text_begin[], __text_end[];
+extern const char __init_begin[], __init_end[]; /* code of the boot; gone when it is over */
 extern const char __rodata_begin[], __rodata_end[];
-extern const char __data_begin[], __data_end[]; /* .data, .bss and the stacks */
+extern const char __data_begin[], __data_end[]; /* .data, .bss and the stacks; in it: */
+extern const char __ro_after_init_begin[], __ro_after_init_end[];
+extern const char __init_data_begin[], __init_data_end[];
 
 /* Each guard is one page: __guard_0 below the boot stack, the others between the stacks, the last
  * above them. */

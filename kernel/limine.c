@@ -16,6 +16,7 @@
 #include "kernel/console.h"
 #include "kernel/image.h"
 #include "kernel/string.h"
+#include "kernel/symbols.h"
 #include <mm/mm.h>
 
 #define LIMINE_STACK_BYTES     MM_KIB(64) /* what the protocol gives at least */
@@ -64,13 +65,13 @@ _Static_assert(sizeof(struct boot_range) == 24 && offsetof(struct boot_range, ba
                    offsetof(struct boot_range, type) == 16,
                "struct boot_range is a Limine memory map entry");
 
-static char limine_line[COMMAND_LINE_MAX];
-static struct boot_loader limine_facts;
-static struct boot_info limine_info;
+static MM_RO_AFTER_INIT char limine_line[COMMAND_LINE_MAX];
+static MM_INIT_DATA struct boot_loader limine_facts;
+static MM_RO_AFTER_INIT struct boot_info limine_info;
 
 /* Copies at most `capacity` bytes with the terminating zero.
  *   Returns:  true if all of it fitted. */
-static bool limine_copy_text(char *to, size_t capacity, const char *from)
+static MM_INIT bool limine_copy_text(char *to, size_t capacity, const char *from)
 {
     size_t i = 0;
 
@@ -83,7 +84,7 @@ static bool limine_copy_text(char *to, size_t capacity, const char *from)
 /* ---- Command line ---- */
 
 /* Loaders without the executable command line feature (Limine 8.2) keep the line with the file. */
-static const char *limine_find_command_line(void)
+static MM_INIT const char *limine_find_command_line(void)
 {
     const struct limine_executable_cmdline *own = limine_requests.executable_cmdline.response;
     const struct limine_executable_file *file = limine_requests.executable_file.response;
@@ -95,7 +96,7 @@ static const char *limine_find_command_line(void)
     return "";
 }
 
-const char *limine_command_line(void)
+MM_INIT const char *limine_command_line(void)
 {
     size_t end = COMMAND_LINE_MAX - 1;
 
@@ -111,7 +112,7 @@ const char *limine_command_line(void)
 
 /* ---- Facts for the user ---- */
 
-static const char *limine_firmware_name(void)
+static MM_INIT const char *limine_firmware_name(void)
 {
     const struct limine_firmware_type *firmware = limine_requests.firmware_type.response;
 
@@ -131,7 +132,7 @@ static const char *limine_firmware_name(void)
     }
 }
 
-static void limine_describe_revision(char *text, size_t capacity)
+static MM_INIT void limine_describe_revision(char *text, size_t capacity)
 {
     uint64_t used = limine_requests.base_revision[1];
 
@@ -145,7 +146,7 @@ static void limine_describe_revision(char *text, size_t capacity)
 
 /* A pointer of the loader, or a physical address: they never overlap, because the direct map lies
  * in the higher half and physical addresses have 52 bits. */
-static paddr_t limine_to_phys(uint64_t address)
+static MM_INIT paddr_t limine_to_phys(uint64_t address)
 {
     const struct limine_hhdm *hhdm = limine_requests.hhdm.response;
 
@@ -154,7 +155,7 @@ static paddr_t limine_to_phys(uint64_t address)
     return address;
 }
 
-static void limine_find_rsdp(struct boot_loader *facts)
+static MM_INIT void limine_find_rsdp(struct boot_loader *facts)
 {
     const struct limine_rsdp *rsdp = limine_requests.rsdp.response;
 
@@ -164,7 +165,7 @@ static void limine_find_rsdp(struct boot_loader *facts)
     facts->has_rsdp = facts->rsdp < PHYSICAL_END;
 }
 
-const struct boot_loader *limine_loader(void)
+MM_INIT const struct boot_loader *limine_loader(void)
 {
     const struct limine_bootloader_info *info = limine_requests.bootloader_info.response;
     struct boot_loader *facts = &limine_facts;
@@ -181,14 +182,14 @@ const struct boot_loader *limine_loader(void)
 
 /* ---- What mm needs ---- */
 
-static const void *limine_require(const void *response, const char *name)
+static MM_INIT const void *limine_require(const void *response, const char *name)
 {
     if (response == NULL)
         mm_fatal("the boot loader gave no %s response", name);
     return response;
 }
 
-static void limine_read_hhdm(struct boot_info *boot)
+static MM_INIT void limine_read_hhdm(struct boot_info *boot)
 {
     const struct limine_hhdm *hhdm = limine_require(limine_requests.hhdm.response, "HHDM");
     unsigned levels = mm_cpu_features().levels;
@@ -201,7 +202,7 @@ static void limine_read_hhdm(struct boot_info *boot)
     boot->hhdm_offset = hhdm->offset;
 }
 
-static void limine_read_map(struct boot_info *boot)
+static MM_INIT void limine_read_map(struct boot_info *boot)
 {
     const struct limine_memory_map *map =
         limine_require(limine_requests.memory_map.response, "memory map");
@@ -213,7 +214,7 @@ static void limine_read_map(struct boot_info *boot)
     boot->map_count = map->count;
 }
 
-static void limine_read_address(struct boot_info *boot)
+static MM_INIT void limine_read_address(struct boot_info *boot)
 {
     const struct limine_executable_address *address =
         limine_require(limine_requests.executable_address.response, "executable address");
@@ -229,16 +230,25 @@ static void limine_read_address(struct boot_info *boot)
     boot->kernel_phys = address->physical_base;
 }
 
-static struct boot_section limine_section(const char *begin, const char *end)
+static MM_INIT struct boot_section limine_section(const char *begin, const char *end)
 {
     struct boot_section section = { (vaddr_t)begin, (vaddr_t)end };
 
     return section;
 }
 
-static void limine_fill_sections(struct boot_info *boot)
+static MM_INIT void limine_fill_sections(struct boot_info *boot)
 {
-    const char *const guards[] = { __guard_0, __guard_1, __guard_2, __guard_3, __guard_4 };
+    static const struct {
+        const char *page;
+        const char *name;
+    } guards[] = {
+        { __guard_0, "guard page below the boot stack" },
+        { __guard_1, "guard page above the boot stack and below the double fault stack" },
+        { __guard_2, "guard page below the NMI stack" },
+        { __guard_3, "guard page below the machine check stack" },
+        { __guard_4, "guard page above the machine check stack" },
+    };
     const uint32_t count = sizeof(guards) / sizeof(guards[0]);
 
     _Static_assert(sizeof(guards) / sizeof(guards[0]) <=
@@ -247,14 +257,20 @@ static void limine_fill_sections(struct boot_info *boot)
     boot->text = limine_section(__text_begin, __text_end);
     boot->rodata = limine_section(__rodata_begin, __rodata_end);
     boot->data = limine_section(__data_begin, __data_end);
-    for (uint32_t i = 0; i < count; i++)
-        boot->guard[i] = limine_section(guards[i], guards[i] + PAGE_SIZE);
+    boot->init = limine_section(__init_begin, __init_end);
+    boot->init_data = limine_section(__init_data_begin, __init_data_end);
+    boot->ro_after_init = limine_section(__ro_after_init_begin, __ro_after_init_end);
+    for (uint32_t i = 0; i < count; i++) {
+        boot->guard[i] = limine_section(guards[i].page, guards[i].page + PAGE_SIZE);
+        boot->guard_name[i] = guards[i].name;
+    }
     boot->guard_count = count;
+    boot->find_symbol = symbols_find;
 }
 
 /* ---- Memory that is never free ---- */
 
-static void limine_keep(struct boot_info *boot, paddr_t base, uint64_t bytes, uint64_t type)
+static MM_INIT void limine_keep(struct boot_info *boot, paddr_t base, uint64_t bytes, uint64_t type)
 {
     if (bytes == 0)
         return;
@@ -266,7 +282,7 @@ static void limine_keep(struct boot_info *boot, paddr_t base, uint64_t bytes, ui
     boot->keep_count++;
 }
 
-static void limine_keep_file(struct boot_info *boot)
+static MM_INIT void limine_keep_file(struct boot_info *boot)
 {
     const struct limine_executable_file *response = limine_requests.executable_file.response;
 
@@ -277,7 +293,7 @@ static void limine_keep_file(struct boot_info *boot)
 
 /* The rows usually lie side by side. Where they are strewn about, what lies between them is not
  * kept: the protocol puts them into loader memory, and the map says so. */
-static void limine_keep_map(struct boot_info *boot)
+static MM_INIT void limine_keep_map(struct boot_info *boot)
 {
     uint64_t lowest = UINT64_MAX, highest = 0;
     uint64_t row_bytes = sizeof(struct boot_range);
@@ -302,7 +318,7 @@ static void limine_keep_map(struct boot_info *boot)
 
 /* The stack that the kernel was entered on: RSP points at its first word, a return address. The
  * kernel has left it, but no memory of the loader is free before it is released on purpose. */
-static void limine_keep_stack(struct boot_info *boot, vaddr_t loader_stack)
+static MM_INIT void limine_keep_stack(struct boot_info *boot, vaddr_t loader_stack)
 {
     paddr_t top = limine_to_phys(loader_stack) + sizeof(uint64_t);
     paddr_t base = top > LIMINE_STACK_BYTES ? top - LIMINE_STACK_BYTES : 0;
@@ -312,7 +328,7 @@ static void limine_keep_stack(struct boot_info *boot, vaddr_t loader_stack)
         limine_keep(boot, base, top - base, BOOT_LOADER_RECLAIMABLE);
 }
 
-static uint64_t limine_framebuffer_count(void)
+static MM_INIT uint64_t limine_framebuffer_count(void)
 {
     const struct limine_framebuffers *response = limine_requests.framebuffer.response;
 
@@ -321,15 +337,15 @@ static uint64_t limine_framebuffer_count(void)
 
 /* The framebuffer's physical range.
  *   Returns:  false if it cannot be true. */
-static bool limine_framebuffer_range(const struct limine_framebuffer *screen, paddr_t *base,
-                                     uint64_t *bytes)
+static MM_INIT bool limine_framebuffer_range(const struct limine_framebuffer *screen, paddr_t *base,
+                                             uint64_t *bytes)
 {
     *base = limine_to_phys(screen->address);
     return *base < PHYSICAL_END && !__builtin_mul_overflow(screen->pitch, screen->height, bytes) &&
            *bytes != 0 && *bytes <= PHYSICAL_END - *base;
 }
 
-static void limine_keep_framebuffers(struct boot_info *boot)
+static MM_INIT void limine_keep_framebuffers(struct boot_info *boot)
 {
     const struct limine_framebuffers *response = limine_requests.framebuffer.response;
 
@@ -357,7 +373,7 @@ static void limine_keep_framebuffers(struct boot_info *boot)
 }
 
 /* The one that boot_info.framebuffer_base names. Without an HHDM nobody knows where it is mapped. */
-struct boot_framebuffer limine_framebuffer(void)
+MM_INIT struct boot_framebuffer limine_framebuffer(void)
 {
     const struct limine_framebuffers *response = limine_requests.framebuffer.response;
     const struct limine_hhdm *hhdm = limine_requests.hhdm.response;
@@ -387,7 +403,7 @@ struct boot_framebuffer limine_framebuffer(void)
     return result;
 }
 
-const struct boot_info *limine_boot_info(vaddr_t loader_stack)
+MM_INIT const struct boot_info *limine_boot_info(vaddr_t loader_stack)
 {
     struct boot_info *boot = &limine_info;
 

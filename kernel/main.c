@@ -34,7 +34,7 @@
 _Noreturn void kmain(vaddr_t loader_stack);
 
 /* A machine without a screen is none the worse. */
-static void main_start_screen(void)
+static MM_INIT void main_start_screen(void)
 {
     struct boot_framebuffer framebuffer = limine_framebuffer();
     const char *problem = screen_init(&framebuffer);
@@ -45,7 +45,7 @@ static void main_start_screen(void)
                       framebuffer.bits_per_pixel);
 }
 
-static struct kernel_options main_read_options(void)
+static MM_INIT struct kernel_options main_read_options(void)
 {
     struct kernel_options options = options_read(limine_command_line());
 
@@ -54,7 +54,7 @@ static struct kernel_options main_read_options(void)
     return options;
 }
 
-static void main_greet(const struct boot_loader *loader)
+static MM_INIT void main_greet(const struct boot_loader *loader)
 {
     console_print("Boot loader: %s%s%s, base revision %s",
                   loader->name[0] != '\0' ? loader->name : "unknown",

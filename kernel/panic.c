@@ -24,7 +24,7 @@ void panic_begin(const char *what, vaddr_t where)
     smp_stop_others(); /* the first CPU that fails reports; the others stand still, in here too */
 
     unsigned before = __atomic_fetch_add(&panic_count, 1, __ATOMIC_RELAXED);
-    struct symbol symbol;
+    struct boot_symbol symbol;
     bool named = before == 1 && symbols_find(where, &symbol);
 
     cpu_interrupts_off();

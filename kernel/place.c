@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Owns the map of the kernel image as a reader of a failure report wants it.
  *
- *   stacks and their guards: place_table | text, rodata, data: place_sections, with the symbol
+ *   stacks and their guards: place_table | text, init, rodata, data: place_sections, with the symbol
  *   everything else, and the image seen through the HHDM: mm_explain()
  *
  * Invariants: works at any time, before mm is up too; rows of both tables are disjoint, and those
@@ -49,12 +49,15 @@ struct place_section {
 
 static const struct place_section place_sections[] = {
     { __text_begin, __text_end, "text", "function " },
+    { __init_begin, __init_end, "init", "function " },
     { __rodata_begin, __rodata_end, "rodata", "" },
-    { __data_begin, __data_end, "data", "" },
+    { __ro_after_init_begin, __ro_after_init_end, "ro_after_init", "" },
+    { __init_data_begin, __init_data_end, "init_data", "" },
+    { __data_begin, __data_end, "data", "" }, /* what is left of it */
 };
 
-static paddr_t place_image; /* of __kernel_begin */
-static bool place_image_known;
+static MM_RO_AFTER_INIT paddr_t place_image; /* of __kernel_begin */
+static MM_RO_AFTER_INIT bool place_image_known;
 
 static const struct place *place_find(vaddr_t address)
 {
@@ -65,7 +68,7 @@ static const struct place *place_find(vaddr_t address)
     return NULL;
 }
 
-void place_set_image(paddr_t image)
+MM_INIT void place_set_image(paddr_t image)
 {
     place_image = image;
     place_image_known = true;
@@ -78,6 +81,14 @@ static const struct place_section *place_find_section(vaddr_t address)
             return &place_sections[i];
     }
     return NULL;
+}
+
+/* True for what the end of the boot has unmapped; its frames belong to somebody else now. */
+static bool place_is_given_back(vaddr_t address)
+{
+    return mm_kernel()->kvm.init_released &&
+           ((address >= (vaddr_t)__init_begin && address < (vaddr_t)__init_end) ||
+            (address >= (vaddr_t)__init_data_begin && address < (vaddr_t)__init_data_end));
 }
 
 static void place_describe_row(const struct place *place, vaddr_t address, char *text)
@@ -96,16 +107,17 @@ static bool place_describe_image(vaddr_t address, char *text)
 {
     const struct place *place = place_find(address);
     const struct place_section *section = place_find_section(address);
-    struct symbol symbol;
+    const char *gone = place_is_given_back(address) ? " (given back after boot)" : "";
+    struct boot_symbol symbol;
 
     if (place != NULL)
         place_describe_row(place, address, text);
     else if (section != NULL && symbols_find(address, &symbol))
-        (void)mm_format(text, PLACE_TEXT_MAX, "%s of %s%s + 0x%llx", section->name, section->what,
-                        symbol.name, (unsigned long long)(address - symbol.begin));
+        (void)mm_format(text, PLACE_TEXT_MAX, "%s of %s%s + 0x%llx%s", section->name, section->what,
+                        symbol.name, (unsigned long long)(address - symbol.begin), gone);
     else if (section != NULL)
-        (void)mm_format(text, PLACE_TEXT_MAX, "kernel %s + 0x%llx", section->name,
-                        (unsigned long long)(address - (vaddr_t)section->begin));
+        (void)mm_format(text, PLACE_TEXT_MAX, "kernel %s + 0x%llx%s", section->name,
+                        (unsigned long long)(address - (vaddr_t)section->begin), gone);
     return place != NULL || section != NULL;
 }
 
@@ -114,11 +126,12 @@ static bool place_describe_alias(vaddr_t address, char *text)
 {
     uint64_t offset = hhdm_offset();
     uint64_t image_bytes = (uint64_t)(__kernel_end - __kernel_begin);
+    vaddr_t original = (vaddr_t)__kernel_begin + (address - offset - place_image);
     char image[PLACE_TEXT_MAX];
 
     if (!place_image_known || offset == 0 || address - offset < place_image ||
-        address - offset - place_image >= image_bytes ||
-        !place_describe_image((vaddr_t)__kernel_begin + (address - offset - place_image), image))
+        address - offset - place_image >= image_bytes || place_is_given_back(original) ||
+        !place_describe_image(original, image))
         return false;
     (void)mm_format(text, PLACE_TEXT_MAX, "HHDM of frame 0x%llx: %s",
                     (unsigned long long)mm_round_down(address - offset, FRAME_SIZE), image);
@@ -133,7 +146,7 @@ void place_describe(vaddr_t address, char *text)
 
 void place_describe_return(vaddr_t address, char *text)
 {
-    struct symbol symbol;
+    struct boot_symbol symbol;
 
     if (symbols_find(address - 1, &symbol))
         (void)mm_format(text, PLACE_TEXT_MAX, "%s + 0x%llx", symbol.name,
@@ -174,5 +187,7 @@ bool place_is_on_stack(vaddr_t address, uint64_t bytes)
 
 bool place_is_text(vaddr_t address)
 {
-    return address >= (vaddr_t)__text_begin && address < (vaddr_t)__text_end;
+    return (address >= (vaddr_t)__text_begin && address < (vaddr_t)__text_end) ||
+           (address >= (vaddr_t)__init_begin && address < (vaddr_t)__init_end &&
+            !place_is_given_back(address));
 }

@@ -7,9 +7,9 @@
 
 #define POWER_QEMU_PORT 0xf4 /* -device isa-debug-exit,iobase=0xf4,iosize=0x04 */
 
-static bool power_qemu_exit;
+static MM_RO_AFTER_INIT bool power_qemu_exit;
 
-void power_set_qemu_exit(bool on)
+MM_INIT void power_set_qemu_exit(bool on)
 {
     power_qemu_exit = on;
 }

@@ -36,7 +36,7 @@ static uint32_t symbols_first_behind(uint32_t from, uint32_t to, uint64_t offset
     return from;
 }
 
-bool symbols_find(vaddr_t address, struct symbol *out)
+bool symbols_find(vaddr_t address, struct boot_symbol *out)
 {
     bool is_data = address >= (vaddr_t)__data_begin;
     vaddr_t base = (vaddr_t)(is_data ? __data_begin : __kernel_begin);
@@ -51,8 +51,8 @@ bool symbols_find(vaddr_t address, struct symbol *out)
     const struct symbols_entry *entry = &symbols_table[behind - 1];
     if (address - base - entry->begin >= entry->bytes)
         return false;
-    *out = (struct symbol){ .name = &symbols_names[entry->name],
-                            .begin = base + entry->begin,
-                            .bytes = entry->bytes };
+    *out = (struct boot_symbol){ .name = &symbols_names[entry->name],
+                                 .begin = base + entry->begin,
+                                 .bytes = entry->bytes };
     return true;
 }

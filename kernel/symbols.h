@@ -3,18 +3,12 @@
 #ifndef KERNEL_SYMBOLS_H
 #define KERNEL_SYMBOLS_H
 
-#include <mm/types.h>
+#include <mm/bootinfo.h>
 
-struct symbol {
-    const char *name; /* constant, in the kernel's own .rodata */
-    vaddr_t begin;
-    uint64_t bytes;
-};
-
-/* Finds the function or object that holds the address.
- *   Returns:    true and the symbol in *out; false between symbols and outside the image.
+/* Finds the function or object that holds the address; what boot_info.find_symbol is.
+ *   Returns:    true and the symbol in *out, its name in the kernel's own .rodata; false between symbols and outside the image.
  *   Context:    any; reads nothing but the table.
  *   Cost:       O(log n). */
-MM_MUST_USE bool symbols_find(vaddr_t address, struct symbol *out);
+MM_MUST_USE bool symbols_find(vaddr_t address, struct boot_symbol *out);
 
 #endif

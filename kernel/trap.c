@@ -246,7 +246,7 @@ static bool trap_is_after_call(vaddr_t address)
 /* Functions that call nobody may keep no frame; others begin with PUSH RBP (0x55). */
 static bool trap_has_frame(vaddr_t rip)
 {
-    struct symbol function;
+    struct boot_symbol function;
 
     return place_is_text(rip) && symbols_find(rip, &function) && rip > function.begin &&
            *(const uint8_t *)function.begin == 0x55;

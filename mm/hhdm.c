@@ -6,10 +6,10 @@
 #include <mm/hhdm.h>
 #include <mm/log.h>
 
-static uint64_t offset_value;
-static paddr_t end_value;
+static MM_RO_AFTER_INIT uint64_t offset_value;
+static MM_RO_AFTER_INIT paddr_t end_value;
 
-void init_hhdm(uint64_t offset, paddr_t end)
+MM_INIT void init_hhdm(uint64_t offset, paddr_t end)
 {
     __atomic_store_n(&end_value, end, __ATOMIC_RELAXED);
     __atomic_store_n(&offset_value, offset, __ATOMIC_RELEASE);

@@ -70,7 +70,7 @@ struct row {
     enum row_repair repair;
 };
 
-static unsigned rank_of_type(uint64_t type)
+static MM_INIT unsigned rank_of_type(uint64_t type)
 {
     unsigned rank = 0;
 
@@ -80,12 +80,12 @@ static unsigned rank_of_type(uint64_t type)
 }
 
 /* What firmware may call a type: metadata is mm's own, so a row cannot claim it. */
-static uint64_t type_of_row(const struct boot_range *range)
+static MM_INIT uint64_t type_of_row(const struct boot_range *range)
 {
     return range->type < BOOT_METADATA ? range->type : BOOT_RESERVED;
 }
 
-static struct mm_extent round_extent(paddr_t base, paddr_t end, bool usable)
+static MM_INIT struct mm_extent round_extent(paddr_t base, paddr_t end, bool usable)
 {
     struct mm_extent extent = { mm_round_down(base, FRAME_SIZE), mm_round_up(end, FRAME_SIZE) };
 
@@ -97,7 +97,7 @@ static struct mm_extent round_extent(paddr_t base, paddr_t end, bool usable)
     return extent;
 }
 
-static struct row row_read(const struct boot_range *range, paddr_t limit)
+static MM_INIT struct row row_read(const struct boot_range *range, paddr_t limit)
 {
     struct row row = { .rank = rank_of_type(type_of_row(range)), .repair = ROW_FINE };
     bool usable = range->type == BOOT_USABLE;
@@ -130,7 +130,7 @@ static struct row row_read(const struct boot_range *range, paddr_t limit)
     return row;
 }
 
-static void row_log_repair(const struct boot_range *range, paddr_t limit)
+static MM_INIT void row_log_repair(const struct boot_range *range, paddr_t limit)
 {
     static const char *const words[] = {
         [ROW_EMPTY] = "holds no frame: dropped",
@@ -153,14 +153,14 @@ static void row_log_repair(const struct boot_range *range, paddr_t limit)
 /* ---- sorting ---- */
 
 /* Dropped rows sort behind all others. */
-static paddr_t sort_key(const struct boot_range *range, paddr_t limit)
+static MM_INIT paddr_t sort_key(const struct boot_range *range, paddr_t limit)
 {
     struct row row = row_read(range, limit);
 
     return row.extent.base == row.extent.end ? UINT64_MAX : row.extent.base;
 }
 
-static void sift_down(struct boot_range **rows, size_t root, size_t count, paddr_t limit)
+static MM_INIT void sift_down(struct boot_range **rows, size_t root, size_t count, paddr_t limit)
 {
     struct boot_range *moving = rows[root];
     paddr_t key = sort_key(moving, limit);
@@ -175,7 +175,7 @@ static void sift_down(struct boot_range **rows, size_t root, size_t count, paddr
     rows[root] = moving;
 }
 
-static void sort_rows(struct boot_range **rows, size_t count, paddr_t limit)
+static MM_INIT void sort_rows(struct boot_range **rows, size_t count, paddr_t limit)
 {
     for (size_t root = count / 2; root > 0; root--)
         sift_down(rows, root - 1, count, limit);
@@ -210,7 +210,7 @@ struct sweep {
     void *context;
 };
 
-static void sweep_emit(struct sweep *sweep, paddr_t base, paddr_t end, uint64_t type)
+static MM_INIT void sweep_emit(struct sweep *sweep, paddr_t base, paddr_t end, uint64_t type)
 {
     struct mm_range *pending = &sweep->pending;
 
@@ -224,7 +224,7 @@ static void sweep_emit(struct sweep *sweep, paddr_t base, paddr_t end, uint64_t 
 }
 
 /* The strictest rank that reaches beyond the position; BOOT_RANGE_TYPES if there is none. */
-static unsigned sweep_ruling_rank(const struct sweep *sweep)
+static MM_INIT unsigned sweep_ruling_rank(const struct sweep *sweep)
 {
     for (unsigned rank = BOOT_RANGE_TYPES; rank > 0; rank--)
         if (sweep->end_of_rank[rank - 1] > sweep->position)
@@ -233,7 +233,7 @@ static unsigned sweep_ruling_rank(const struct sweep *sweep)
 }
 
 /* Decides everything below `next`, where the next row starts. */
-static void sweep_to(struct sweep *sweep, paddr_t next)
+static MM_INIT void sweep_to(struct sweep *sweep, paddr_t next)
 {
     while (sweep->position < next) {
         unsigned rank = sweep_ruling_rank(sweep);
@@ -247,7 +247,7 @@ static void sweep_to(struct sweep *sweep, paddr_t next)
     }
 }
 
-static void sweep_row(struct sweep *sweep, struct row row)
+static MM_INIT void sweep_row(struct sweep *sweep, struct row row)
 {
     if (row.extent.base == row.extent.end)
         return;
@@ -263,7 +263,7 @@ struct keep_cursor {
     bool started;
 };
 
-static struct row source_keep(const struct source *source, size_t index)
+static MM_INIT struct row source_keep(const struct source *source, size_t index)
 {
     if (index < source->keep_count)
         return row_read(&source->keep[index], source->limit);
@@ -271,7 +271,8 @@ static struct row source_keep(const struct source *source, size_t index)
 }
 
 /* The next kept range, or the home; false at the end. */
-static bool next_keep(const struct source *source, struct keep_cursor *cursor, struct row *out)
+static MM_INIT bool next_keep(const struct source *source, struct keep_cursor *cursor,
+                              struct row *out)
 {
     bool found = false;
     struct keep_cursor best = { 0 };
@@ -295,7 +296,7 @@ static bool next_keep(const struct source *source, struct keep_cursor *cursor, s
     return found;
 }
 
-static void sweep_source(const struct source *source, range_fn emit, void *context)
+static MM_INIT void sweep_source(const struct source *source, range_fn emit, void *context)
 {
     struct sweep sweep = { .emit = emit, .context = context };
     struct keep_cursor cursor = { 0 };
@@ -330,7 +331,8 @@ struct home_search {
 };
 
 /* The first place for search->bytes in [base, end) without an obstacle. */
-static bool find_place(const struct home_search *search, paddr_t base, paddr_t end, paddr_t *out)
+static MM_INIT bool find_place(const struct home_search *search, paddr_t base, paddr_t end,
+                               paddr_t *out)
 {
     while (base < end && end - base >= search->bytes) {
         paddr_t behind = base;
@@ -345,7 +347,7 @@ static bool find_place(const struct home_search *search, paddr_t base, paddr_t e
     return false;
 }
 
-static void search_range(void *context, const struct mm_range *range)
+static MM_INIT void search_range(void *context, const struct mm_range *range)
 {
     struct home_search *search = context;
     paddr_t low = range->base < MM_LOW_MEMORY_END ? MM_LOW_MEMORY_END : range->base;
@@ -358,7 +360,7 @@ static void search_range(void *context, const struct mm_range *range)
     search->found_preferred = find_place(search, high, range->end, &search->preferred);
 }
 
-static bool search_result(const struct home_search *search, paddr_t *out)
+static MM_INIT bool search_result(const struct home_search *search, paddr_t *out)
 {
     if (search->found_preferred)
         *out = search->preferred;
@@ -369,7 +371,7 @@ static bool search_result(const struct home_search *search, paddr_t *out)
 
 /* ---- building ---- */
 
-static void count_range(void *context, const struct mm_range *range)
+static MM_INIT void count_range(void *context, const struct mm_range *range)
 {
     size_t *count = context;
 
@@ -377,7 +379,7 @@ static void count_range(void *context, const struct mm_range *range)
     (*count)++;
 }
 
-static void store_range(void *context, const struct mm_range *range)
+static MM_INIT void store_range(void *context, const struct mm_range *range)
 {
     struct memmap *map = context;
     uint64_t bytes = range->end - range->base;
@@ -397,7 +399,7 @@ static void store_range(void *context, const struct mm_range *range)
 
 /* Rows that overlap another one: the lines for them. A row is compared with the strictest end seen
  * before it in the order of starts. */
-static void log_overlaps(const struct source *source)
+static MM_INIT void log_overlaps(const struct source *source)
 {
     paddr_t end_of_rank[BOOT_RANGE_TYPES] = { 0 };
 
@@ -420,15 +422,15 @@ static void log_overlaps(const struct source *source)
     }
 }
 
-static void log_repairs(const struct source *source)
+static MM_INIT void log_repairs(const struct source *source)
 {
     for (size_t i = 0; i < source->count; i++)
         row_log_repair(source->rows[i], source->limit);
     log_overlaps(source);
 }
 
-mm_status_t memmap_build(struct memmap *map, const struct boot_info *boot, paddr_t limit,
-                         memmap_obstacle_fn obstacle, void *context)
+MM_INIT mm_status_t memmap_build(struct memmap *map, const struct boot_info *boot, paddr_t limit,
+                                 memmap_obstacle_fn obstacle, void *context)
 {
     struct source source = { boot->map,  boot->map_count,
                              boot->keep, boot->keep_count,
@@ -455,7 +457,7 @@ mm_status_t memmap_build(struct memmap *map, const struct boot_info *boot, paddr
 
 /* ---- taking memory out of it ---- */
 
-static void insert_range(struct memmap *map, size_t index, struct mm_range range)
+static MM_INIT void insert_range(struct memmap *map, size_t index, struct mm_range range)
 {
     MM_ASSERT(map->count < map->capacity);
     memmove(&map->ranges[index + 1], &map->ranges[index],
@@ -488,7 +490,7 @@ const struct mm_range *memmap_find(const struct memmap *map, paddr_t address)
 }
 
 /* Turns [base, end), a part of the usable range `index`, into metadata. */
-static void carve(struct memmap *map, size_t index, paddr_t base, paddr_t end)
+static MM_INIT void carve(struct memmap *map, size_t index, paddr_t base, paddr_t end)
 {
     struct mm_range whole = map->ranges[index];
 
@@ -502,8 +504,8 @@ static void carve(struct memmap *map, size_t index, paddr_t base, paddr_t end)
     }
 }
 
-mm_status_t memmap_take(struct memmap *map, uint64_t bytes, memmap_obstacle_fn obstacle,
-                        void *context, paddr_t *out)
+MM_INIT mm_status_t memmap_take(struct memmap *map, uint64_t bytes, memmap_obstacle_fn obstacle,
+                                void *context, paddr_t *out)
 {
     struct home_search search = { .bytes = mm_round_up(bytes, FRAME_SIZE),
                                   .obstacle = obstacle,
@@ -536,7 +538,7 @@ void memmap_merge(struct memmap *map)
         map->count = last + 1;
 }
 
-void memmap_log(const struct memmap *map)
+MM_INIT void memmap_log(const struct memmap *map)
 {
     for (size_t i = 0; i < map->count; i++) {
         const struct mm_range *range = &map->ranges[i];

@@ -52,8 +52,8 @@
 #define APIC_MEASURES     5u
 #define APIC_MEASURE_PART 500u /* of a second: 2 ms */
 
-static enum apic_mode apic_way;
-static volatile uint8_t *apic_registers;
+static MM_RO_AFTER_INIT enum apic_mode apic_way;
+static MM_RO_AFTER_INIT volatile uint8_t *apic_registers;
 
 /* ---- Registers ---- */
 
@@ -92,7 +92,7 @@ paddr_t apic_physical_base(void)
     return mm_port_read_msr(MSR_APIC_BASE) & APIC_BASE_ADDRESS;
 }
 
-void apic_init(enum apic_mode mode, vaddr_t registers)
+MM_INIT void apic_init(enum apic_mode mode, vaddr_t registers)
 {
     apic_way = mode;
     apic_registers = (volatile uint8_t *)registers;
@@ -233,7 +233,7 @@ void apic_send_nmi(uint32_t id)
 /* ---- Timer ---- */
 
 /* Counts both clocks from one pair of readings to another, at least a part of a second apart. */
-static uint64_t apic_measure_once(void)
+static MM_INIT uint64_t apic_measure_once(void)
 {
     uint64_t begin = cpu_read_tsc(), now = begin;
     uint32_t from = apic_read(APIC_TIMER_NOW), to = from;
@@ -249,7 +249,7 @@ static uint64_t apic_measure_once(void)
 
 /* What stops this CPU between the two readings of a pair makes one measurement wrong; the middle
  * one of several is right. */
-uint64_t apic_measure_timer(void)
+MM_INIT uint64_t apic_measure_timer(void)
 {
     uint64_t sorted[APIC_MEASURES];
 

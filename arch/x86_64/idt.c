@@ -26,9 +26,9 @@ struct idt_pointer {
 
 extern const char trap_stubs[];
 
-static struct idt_gate idt_table[TRAP_VECTORS] __attribute__((aligned(16)));
+static MM_RO_AFTER_INIT struct idt_gate idt_table[TRAP_VECTORS] __attribute__((aligned(16)));
 
-static enum gdt_ist idt_stack_of(unsigned vector)
+static MM_INIT enum gdt_ist idt_stack_of(unsigned vector)
 {
     switch (vector) {
     case TRAP_DOUBLE_FAULT:
@@ -42,7 +42,7 @@ static enum gdt_ist idt_stack_of(unsigned vector)
     }
 }
 
-static struct idt_gate idt_gate_of(unsigned vector)
+static MM_INIT struct idt_gate idt_gate_of(unsigned vector)
 {
     uint64_t stub = (uint64_t)trap_stubs + (uint64_t)vector * IDT_STUB_BYTES;
     struct idt_gate gate = {
@@ -64,7 +64,7 @@ void idt_load(void)
         mm_port_write_cr(4, mm_port_read_cr(4) | IDT_CR4_MCE);
 }
 
-void idt_init(void)
+MM_INIT void idt_init(void)
 {
     for (unsigned vector = 0; vector < TRAP_VECTORS; vector++)
         idt_table[vector] = idt_gate_of(vector);

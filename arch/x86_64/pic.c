@@ -9,12 +9,13 @@
 #include "arch/x86_64/pic.h"
 #include "arch/x86_64/interrupt.h"
 #include "arch/x86_64/io.h"
+#include <mm/types.h>
 
 #define PIC_FIRST  0x20
 #define PIC_SECOND 0xa0
 #define PIC_LINES  8u
 
-static void pic_program(uint16_t port, uint8_t vector, uint8_t wiring)
+static MM_INIT void pic_program(uint16_t port, uint8_t vector, uint8_t wiring)
 {
     io_write8(port, 0x11);
     io_write8((uint16_t)(port + 1), vector);
@@ -29,7 +30,7 @@ static void pic_ignore(const struct trap_frame *frame)
     (void)frame;
 }
 
-void pic_disable(void)
+MM_INIT void pic_disable(void)
 {
     for (unsigned line = 0; line < 2 * PIC_LINES; line++)
         interrupt_set_handler(TRAP_PIC + line, pic_ignore);

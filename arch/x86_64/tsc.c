@@ -51,10 +51,10 @@ struct tsc_comparison {
     uint32_t counts; /* of the interval timer; 0: there was no comparison */
 };
 
-static uint64_t tsc_ticks_per_second;
-static uint64_t tsc_start;
+static MM_RO_AFTER_INIT uint64_t tsc_ticks_per_second;
+static MM_RO_AFTER_INIT uint64_t tsc_start;
 
-static uint64_t tsc_hz_of_cpuid(void)
+static MM_INIT uint64_t tsc_hz_of_cpuid(void)
 {
     struct mm_port_cpuid leaf = mm_port_cpuid(0x15, 0);
 
@@ -64,7 +64,7 @@ static uint64_t tsc_hz_of_cpuid(void)
 }
 
 /* The latch command is the moment that counts; reading what was latched takes its time. */
-static struct tsc_mark tsc_take_mark(void)
+static MM_INIT struct tsc_mark tsc_take_mark(void)
 {
     struct tsc_mark mark;
 
@@ -77,17 +77,17 @@ static struct tsc_mark tsc_take_mark(void)
     return mark;
 }
 
-static uint64_t tsc_width(const struct tsc_mark *mark)
+static MM_INIT uint64_t tsc_width(const struct tsc_mark *mark)
 {
     return mark->after - mark->before;
 }
 
-static bool tsc_is_better(const struct tsc_comparison *a, const struct tsc_comparison *b)
+static MM_INIT bool tsc_is_better(const struct tsc_comparison *a, const struct tsc_comparison *b)
 {
     return b->counts == 0 || a->error * b->ticks < b->error * a->ticks;
 }
 
-static bool tsc_is_good(const struct tsc_comparison *comparison, uint64_t part)
+static MM_INIT bool tsc_is_good(const struct tsc_comparison *comparison, uint64_t part)
 {
     return comparison->counts != 0 && comparison->error * part <= comparison->ticks;
 }
@@ -96,7 +96,7 @@ static bool tsc_is_good(const struct tsc_comparison *comparison, uint64_t part)
  * narrowest so far becomes the first one. The very first is dropped: the count is loaded with the
  * timer's next clock, and until then the old one shows. A bus that floats shows the output high at
  * once. */
-static void tsc_compare_once(struct tsc_comparison *best)
+static MM_INIT void tsc_compare_once(struct tsc_comparison *best)
 {
     struct tsc_mark first, now;
 
@@ -120,7 +120,7 @@ static void tsc_compare_once(struct tsc_comparison *best)
     }
 }
 
-static uint64_t tsc_hz_of_pit(void)
+static MM_INIT uint64_t tsc_hz_of_pit(void)
 {
     uint8_t gate = io_read8(PIT_GATE);
     struct tsc_comparison best = { 0, 0, 0 };
@@ -132,12 +132,12 @@ static uint64_t tsc_hz_of_pit(void)
     return tsc_is_good(&best, TSC_WORST) ? best.ticks * PIT_HZ / best.counts : 0;
 }
 
-static bool tsc_hz_is_sane(uint64_t hz)
+static MM_INIT bool tsc_hz_is_sane(uint64_t hz)
 {
     return hz >= TSC_SLOWEST && hz <= TSC_FASTEST;
 }
 
-void tsc_init(void)
+MM_INIT void tsc_init(void)
 {
     uint64_t hz = tsc_hz_of_cpuid();
 

@@ -274,8 +274,18 @@ def ranges_of(log):
             rows += [part for part in parts if part[0] < part[1]]
         else:
             rows.append((base, end, kind))
-    return [(base, end, "usable" if kind == "loader reclaimable" and base >= LOW_MEMORY_END else kind)
-            for base, end, kind in rows]
+    return joined((base, end, "usable" if kind == "loader reclaimable" and base >= LOW_MEMORY_END
+                   else kind) for base, end, kind in rows)
+
+
+def joined(rows):
+    """Neighbours of one type are one range, as in mm once the loader's memory came back."""
+    result = []
+    for base, end, kind in rows:
+        if result and result[-1][1:] == (base, kind):
+            base = result.pop()[0]
+        result.append((base, end, kind))
+    return result
 
 
 def segments_of(log):

@@ -23,7 +23,16 @@
 #define MM_MUST_USE            __attribute__((warn_unused_result))
 #define MM_PRINTF(text, first) __attribute__((format(printf, text, first)))
 #define MM_COLD                __attribute__((cold, noinline))
-#define MM_NORETURN            __attribute__((noreturn))
+/* Where code and data of the image go that do not live as long as the kernel; a kernel that has no such
+ * sections links them with the rest. Code that runs after boot uses nothing that is MM_INIT.
+ *   MM_INIT            code for boot only: boot_info.init
+ *   MM_INIT_DATA       variables for boot only: boot_info.init_data
+ *   MM_RO_AFTER_INIT   variables that are never written after boot: boot_info.ro_after_init */
+#define MM_INIT          __attribute__((section(".init.text"), cold))
+#define MM_INIT_DATA     __attribute__((section(".init.data")))
+#define MM_RO_AFTER_INIT __attribute__((section(".data.ro_after_init")))
+
+#define MM_NORETURN __attribute__((noreturn))
 
 typedef uint64_t paddr_t; /* physical address, bytes */
 typedef uint64_t vaddr_t; /* virtual address, bytes */
