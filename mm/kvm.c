@@ -12,7 +12,6 @@
  * Invariants: windows meet neither each other nor what was taken; the page below and the page above
  * whatever is placed in them is never mapped, but between steps of the heap. */
 #include "mm/kvm_parts.h"
-#include "mm/walk.h"
 
 #include <mm/log.h>
 
@@ -81,7 +80,7 @@ mm_status_t kvm_init(struct kvm *kvm, struct address_space *space, const struct 
     unsigned slots = slots_for_ram(space);
 
     while (slots > 0 && !place_windows(space, taken, taken_count, slots, windows))
-        slots /= 2;
+        slots -= (slots + 7) / 8;
     if (slots == 0)
         return MM_OUT_OF_MEMORY;
     memset(kvm, 0, sizeof(*kvm));
@@ -179,15 +178,22 @@ mm_status_t kvm_map_heap(struct kvm *kvm, uint64_t bytes, vaddr_t *out)
 
 /* ---- what an address is ---- */
 
+static bool is_mapped(const struct address_space *space, vaddr_t address)
+{
+    struct paging_level levels[PAGING_LEVELS_MAX];
+    size_t count = paging_peek(space, address, levels);
+
+    return count > 0 && levels[count - 1].present && levels[count - 1].leaf;
+}
+
 struct kvm_peek kvm_peek(const struct kvm *kvm, vaddr_t address)
 {
-    struct walk walk;
-
     if (kvm->space == NULL)
         return (struct kvm_peek){ .place = KVM_NOWHERE };
-    if (kvm_window_has(kvm->heap, address))
-        return (struct kvm_peek){ .place = walk_peek(kvm->space, address, &walk) ? KVM_HEAP
-                                                                                 : KVM_HEAP_GUARD };
+    if (kvm_window_has(kvm->heap, address)) {
+        bool committed = is_mapped(kvm->space, address);
+        return (struct kvm_peek){ .place = committed ? KVM_HEAP : KVM_HEAP_GUARD };
+    }
     if (kvm_window_has(kvm->stacks, address))
         return kvm_peek_stack(kvm, address);
     if (kvm_window_has(kvm->blocks, address) || kvm_window_has(kvm->devices, address))

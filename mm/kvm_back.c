@@ -16,7 +16,6 @@
 #include <mm/hhdm.h>
 #include <mm/log.h>
 
-#define LARGE_FRAMES  (LARGE_PAGE_SIZE / FRAME_SIZE)
 #define NOTED_ON_FEW  MM_TLB_BATCH_MAX
 #define NOTED_ON_PAGE (FRAME_SIZE / sizeof(uint64_t))
 #define NOTE_LARGE    ((uint64_t)1) /* low bit of a noted frame: a 2 MiB leaf */
@@ -64,13 +63,13 @@ static void chain_release(struct chain *chain, struct pmm *pmm)
         pmm_free_frame(pmm, chain_take(chain));
 }
 
-static mm_status_t chain_fill(struct chain *chain, struct pmm *pmm, uint64_t count)
+static mm_status_t chain_fill(struct chain *chain, struct pmm *pmm, uint64_t count, unsigned flags)
 {
     mm_status_t status = MM_OK;
     paddr_t frame;
 
     while (status == MM_OK && chain->count < count) {
-        status = pmm_alloc_frame(pmm, &frame);
+        status = pmm_alloc_frame_flags(pmm, flags, &frame);
         if (status == MM_OK)
             chain_put(chain, frame);
     }
@@ -81,17 +80,16 @@ static mm_status_t chain_fill(struct chain *chain, struct pmm *pmm, uint64_t cou
 
 /* ---- backing ---- */
 
-static mm_status_t back_with_large(struct address_space *space, vaddr_t base)
+static mm_status_t back_with_large(struct address_space *space, vaddr_t base, unsigned flags)
 {
     paddr_t frame;
-    mm_status_t status =
-        pmm_alloc_contiguous(space->pmm, LARGE_FRAMES, LARGE_PAGE_SIZE, PMM_NO_LIMIT, &frame);
+    mm_status_t status = pmm_alloc_large(space->pmm, flags, &frame);
 
     if (status != MM_OK)
         return status;
     status = paging_map_range(space, base, frame, LARGE_PAGE_SIZE, KVM_DATA_RIGHTS);
     if (status != MM_OK)
-        pmm_free_contiguous(space->pmm, frame, LARGE_FRAMES);
+        pmm_free_large(space->pmm, frame);
     return status;
 }
 
@@ -109,7 +107,8 @@ static mm_status_t map_chain(struct address_space *space, vaddr_t base, struct c
         }
         mm_status_t status = paging_map_range(space, base + done, first, bytes, KVM_DATA_RIGHTS);
         if (status != MM_OK) {
-            pmm_free_contiguous(space->pmm, first, bytes / FRAME_SIZE);
+            for (uint64_t at = 0; at < bytes; at += FRAME_SIZE)
+                pmm_free_frame(space->pmm, first + at);
             kvm_unback(space, base, done);
             return status;
         }
@@ -118,10 +117,11 @@ static mm_status_t map_chain(struct address_space *space, vaddr_t base, struct c
     return MM_OK;
 }
 
-static mm_status_t back_with_frames(struct address_space *space, vaddr_t base, uint64_t bytes)
+static mm_status_t back_with_frames(struct address_space *space, vaddr_t base, uint64_t bytes,
+                                    unsigned flags)
 {
     struct chain chain = { 0 };
-    mm_status_t status = chain_fill(&chain, space->pmm, bytes / FRAME_SIZE);
+    mm_status_t status = chain_fill(&chain, space->pmm, bytes / FRAME_SIZE, flags);
 
     if (status == MM_OK)
         status = map_chain(space, base, &chain);
@@ -131,9 +131,9 @@ static mm_status_t back_with_frames(struct address_space *space, vaddr_t base, u
 
 mm_status_t kvm_back(struct address_space *space, vaddr_t base, uint64_t bytes, uint32_t flags)
 {
+    const unsigned frame_flags = (flags & KVM_NO_ZERO) != 0 ? PMM_NOZERO : 0;
     uint64_t done = 0;
 
-    (void)flags;
     while (done < bytes) {
         vaddr_t at = base + done;
         uint64_t piece = LARGE_PAGE_SIZE - (at & (LARGE_PAGE_SIZE - 1));
@@ -141,9 +141,9 @@ mm_status_t kvm_back(struct address_space *space, vaddr_t base, uint64_t bytes, 
         if (piece > bytes - done)
             piece = bytes - done;
         if (piece == LARGE_PAGE_SIZE)
-            status = back_with_large(space, at);
+            status = back_with_large(space, at, frame_flags);
         if (status == MM_OUT_OF_MEMORY)
-            status = back_with_frames(space, at, piece);
+            status = back_with_frames(space, at, piece, frame_flags);
         if (status != MM_OK) {
             kvm_unback(space, base, done);
             return status;
@@ -185,7 +185,7 @@ static void free_noted(struct pmm *pmm, const struct notes *notes)
     for (size_t i = 0; i < notes->count; i++) {
         paddr_t frame = notes->leaf[i] & ~NOTE_LARGE;
         if ((notes->leaf[i] & NOTE_LARGE) != 0)
-            pmm_free_contiguous(pmm, frame, LARGE_FRAMES);
+            pmm_free_large(pmm, frame);
         else
             pmm_free_frame(pmm, frame);
     }
@@ -197,7 +197,8 @@ void kvm_unback(struct address_space *space, vaddr_t base, uint64_t bytes)
     uint64_t few[NOTED_ON_FEW];
     struct notes notes = { .leaf = few, .capacity = NOTED_ON_FEW };
     paddr_t page = 0;
-    bool has_page = bytes / PAGE_SIZE > NOTED_ON_FEW && pmm_alloc_frame(space->pmm, &page) == MM_OK;
+    bool has_page = bytes / PAGE_SIZE > NOTED_ON_FEW &&
+                    pmm_alloc_frame_flags(space->pmm, PMM_NOZERO, &page) == MM_OK;
 
     if (has_page) {
         notes.leaf = phys_to_virt(page);

@@ -29,35 +29,49 @@ static mm_status_t map_image_part(struct address_space *space, const struct boot
                             part.end - part.begin, rights | PAGING_GLOBAL);
 }
 
-/* The guard section with the lowest start at or above `from`, or none; empty ones do not count. */
-static const struct boot_section *next_guard(const struct boot_info *boot, vaddr_t from)
+static vaddr_t lower_border(struct boot_section part, vaddr_t from, vaddr_t next)
 {
-    const struct boot_section *next = NULL;
+    if (part.begin == part.end)
+        return next;
+    if (part.begin > from && part.begin < next)
+        return part.begin;
+    return part.end > from && part.end < next ? part.end : next;
+}
 
-    for (uint32_t i = 0; i < boot->guard_count; i++) {
-        const struct boot_section *guard = &boot->guard[i];
-        if (guard->begin != guard->end && guard->begin >= from &&
-            (next == NULL || guard->begin < next->begin))
-            next = guard;
-    }
+/* The lowest border of a guard or of a part that changes later, above `from`; else the end of data. */
+static vaddr_t next_border(const struct boot_info *boot, vaddr_t from)
+{
+    const struct boot_section parts[] = { boot->init_data, boot->ro_after_init };
+    vaddr_t next = boot->data.end;
+
+    for (uint32_t i = 0; i < boot->guard_count; i++)
+        next = lower_border(boot->guard[i], from, next);
+    for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++)
+        next = lower_border(parts[i], from, next);
     return next;
 }
 
-/* .data and .bss, with holes where the guard pages are. */
+static bool is_guard(const struct boot_info *boot, vaddr_t page)
+{
+    for (uint32_t i = 0; i < boot->guard_count; i++)
+        if (page >= boot->guard[i].begin && page < boot->guard[i].end)
+            return true;
+    return false;
+}
+
+/* .data and .bss, with holes where the guard pages are. No leaf crosses the border of a part that changes
+ * later, so that changing it splits none. */
 static mm_status_t map_image_data(struct address_space *space, const struct boot_info *boot)
 {
     vaddr_t from = boot->data.begin;
-    const struct boot_section *guard;
     mm_status_t status = MM_OK;
 
-    while (status == MM_OK && (guard = next_guard(boot, from)) != NULL) {
-        status =
-            map_image_part(space, boot, (struct boot_section){ from, guard->begin }, PAGING_WRITE);
-        from = guard->end;
+    while (status == MM_OK && from < boot->data.end) {
+        vaddr_t to = next_border(boot, from);
+        if (!is_guard(boot, from))
+            status = map_image_part(space, boot, (struct boot_section){ from, to }, PAGING_WRITE);
+        from = to;
     }
-    if (status == MM_OK)
-        status = map_image_part(space, boot, (struct boot_section){ from, boot->data.end },
-                                PAGING_WRITE);
     return status;
 }
 
@@ -76,13 +90,6 @@ static mm_status_t map_image(struct address_space *space, const struct boot_info
 
 /* ---- the HHDM ---- */
 
-static struct mm_extent section_frames(const struct boot_info *boot, struct boot_section section)
-{
-    paddr_t base = boot->kernel_phys + (section.begin - boot->kernel_virt);
-
-    return (struct mm_extent){ base, base + (section.end - section.begin) };
-}
-
 static mm_status_t map_alias(struct address_space *space, paddr_t base, paddr_t end,
                              paging_rights_t rights)
 {
@@ -100,7 +107,7 @@ static void find_constant(const struct boot_info *boot, struct mm_extent out[CON
                                                               boot->rodata };
 
     for (size_t i = 0; i < CONSTANT_SECTIONS; i++) {
-        struct mm_extent extent = section_frames(boot, sections[i]);
+        struct mm_extent extent = kvm_section_frames(boot, sections[i]);
         size_t at = i;
         for (; at > 0 && out[at - 1].base > extent.base; at--)
             out[at] = out[at - 1];

@@ -3,6 +3,7 @@
  *
  *      kvm_kernel.c   image and HHDM           kvm_block.c    blocks of any size, devices
  *      kvm.c          windows, heap, places    kvm_stack.c    stacks
+ *      kvm_after.c    what changes after boot
  *      kvm_back.c     frames behind addresses */
 #ifndef MM_KVM_PARTS_H
 #define MM_KVM_PARTS_H
@@ -26,6 +27,15 @@ void kvm_unback(struct address_space *space, vaddr_t base, uint64_t bytes);
 static inline bool kvm_window_has(struct kvm_window window, vaddr_t address)
 {
     return address >= window.base && address < window.end;
+}
+
+/* The frames of a part of the image. */
+static inline struct mm_extent kvm_section_frames(const struct boot_info *boot,
+                                                  struct boot_section section)
+{
+    paddr_t base = boot->kernel_phys + (section.begin - boot->kernel_virt);
+
+    return (struct mm_extent){ base, base + (section.end - section.begin) };
 }
 
 /* The halves of kvm_peek() for two kinds of windows. */

@@ -62,9 +62,13 @@ static void check_window(struct kvm_window window, const struct kvm_window *take
 static void check_windows(const struct kvm_window *taken, size_t count)
 {
     assert_ok(kvm_init(&kvm, &space, taken, count));
-    check_window(kvm.heap, taken, count);
-    check_window(kvm.stacks, taken, count);
-    assert_false(meet(kvm.heap, kvm.stacks));
+    const struct kvm_window windows[] = { kvm.heap, kvm.stacks, kvm.devices, kvm.blocks };
+    for (size_t i = 0; i < COUNT_OF(windows); i++) {
+        check_window(windows[i], taken, count);
+        for (size_t j = 0; j < i; j++)
+            assert_false(meet(windows[i], windows[j]));
+    }
+    assert_true(kvm.heap.end - kvm.heap.base == kvm.blocks.end - kvm.blocks.base);
     assert_ptr_equal(kvm.space, &space);
 }
 
@@ -80,16 +84,51 @@ static void kvm_windows_never_meet_hhdm_or_kernel(void **state)
         space_set_up(levels, MM_MIB(4));
         for (unsigned i = 0; i < 4000; i++) {
             uint64_t bytes = ram[random_below(COUNT_OF(ram))];
-            vaddr_t hhdm = lowest;
+            vaddr_t hhdm = lowest, image = KERNEL_VIRT;
 
             if (i != 0)
                 hhdm += mm_round_down(random_below(half - bytes - MM_GIB(4)), MM_GIB(1));
             if (i % 2 == 1)
                 hhdm = mm_round_down(hhdm, MM_GIB(512));
+            if (i % 3 == 1) /* anywhere in the last 2 GiB, up to the last byte */
+                image =
+                    0 - MM_MIB(9) - mm_round_down(random_below(MM_GIB(2) - MM_MIB(9)), PAGE_SIZE);
+            if (i % 3 == 2) /* anywhere in the half */
+                image = lowest + mm_round_down(random_below(half - MM_MIB(9)), PAGE_SIZE);
             check_windows((const struct kvm_window[]){ { hhdm, hhdm + bytes },
-                                                       { KERNEL_VIRT, KERNEL_VIRT + MM_MIB(9) } },
+                                                       { image, image + MM_MIB(9) } },
                           2);
         }
+    }
+}
+
+/* Heap and blocks can hold all of RAM each where the half has room, else as much as it has. */
+static void kvm_windows_hold_all_of_ram(void **state)
+{
+    static const uint64_t ram[] = { MM_MIB(64), MM_GIB(511), MM_GIB(512), MM_GIB(2048) };
+    const struct kvm_window all_but_eight[] = { { HHDM_4, HHDM_4 + MM_GIB(512) * 100 },
+                                                { HHDM_4 + MM_GIB(512) * 108, ~(vaddr_t)0 } };
+
+    (void)state;
+    for (size_t i = 0; i < COUNT_OF(ram); i++) {
+        if (support_is_sanitized() && ram[i] > MM_GIB(1))
+            continue;
+        for (unsigned levels = 4; levels <= 5; levels++) {
+            const vaddr_t hhdm = levels == 4 ? HHDM_4 : HHDM_5;
+            const struct kvm_window taken[] = { { hhdm, hhdm + ram[i] + MM_MIB(1) },
+                                                { KERNEL_VIRT, KERNEL_VIRT + MM_MIB(9) } };
+
+            space_set_up(levels, ram[i]);
+            check_windows(taken, COUNT_OF(taken));
+            struct kvm_window heap = kvm_heap_window(&kvm);
+            assert_true(heap.base == kvm.heap.base + MM_MIB(2));
+            assert_true(heap.end == kvm.heap.end - MM_MIB(2));
+            assert_true(heap.end - heap.base >= ram[i]);
+        }
+        space_set_up(4, ram[i]);
+        check_windows(all_but_eight, COUNT_OF(all_but_eight));
+        assert_true(kvm.heap.end - kvm.heap.base >= MM_GIB(1536) ||
+                    kvm.heap.end - kvm.heap.base >= ram[i]);
     }
 }
 
@@ -111,8 +150,10 @@ static void kvm_windows_avoid_many_ranges(void **state)
 static void kvm_without_free_slots_is_out_of_memory(void **state)
 {
     const struct kvm_window all = { HHDM_4, ~(vaddr_t)0 };
-    const struct kvm_window all_but_one[] = { { HHDM_4, HHDM_4 + MM_GIB(512) * 100 },
-                                              { HHDM_4 + MM_GIB(512) * 101, ~(vaddr_t)0 } };
+    const struct kvm_window all_but_three[] = { { HHDM_4, HHDM_4 + MM_GIB(512) * 100 },
+                                                { HHDM_4 + MM_GIB(512) * 103, ~(vaddr_t)0 } };
+    const struct kvm_window all_but_four[] = { { HHDM_4, HHDM_4 + MM_GIB(512) * 100 },
+                                               { HHDM_4 + MM_GIB(512) * 104, ~(vaddr_t)0 } };
     struct kvm before;
 
     (void)state;
@@ -120,8 +161,9 @@ static void kvm_without_free_slots_is_out_of_memory(void **state)
     memset(&kvm, 0x77, sizeof kvm);
     before = kvm;
     assert_status(kvm_init(&kvm, &space, &all, 1), MM_OUT_OF_MEMORY);
-    assert_status(kvm_init(&kvm, &space, all_but_one, 2), MM_OUT_OF_MEMORY);
+    assert_status(kvm_init(&kvm, &space, all_but_three, 2), MM_OUT_OF_MEMORY);
     assert_memory_equal(&kvm, &before, sizeof kvm);
+    check_windows(all_but_four, 2);
 }
 
 /* ---- The heap's window ---- */
@@ -655,10 +697,127 @@ static void kvm_kernel_without_frames_is_a_status_with_a_line(void **state)
     log_expect_count("[MM] ERROR:", 1);
 }
 
+/* ---- After boot ---- */
+
+static void assert_alias(vaddr_t address, bool write)
+{
+    paddr_t frame = KERNEL_PHYS + (address - KERNEL_VIRT);
+
+    assert_rights(hhdm_offset() + frame, frame, write, false);
+}
+
+/* text 16 | rodata 8 | data ... with a guard, init data and constants in it ... | init 8 pages */
+static void parts_set_up(struct boot_info *boot)
+{
+    kernel_set_up(boot);
+    boot->data.end -= 8 * PAGE_SIZE;
+    boot->init = (struct boot_section){ boot->data.end, boot->data.end + 8 * PAGE_SIZE };
+    boot->init_data = (struct boot_section){ boot->data.begin + 10 * PAGE_SIZE,
+                                             boot->data.begin + 12 * PAGE_SIZE };
+    boot->ro_after_init = (struct boot_section){ boot->data.begin + 20 * PAGE_SIZE,
+                                                 boot->data.begin + 23 * PAGE_SIZE };
+    paging_destroy(&space);
+    assert_ok(paging_init(&space, &machine.pmm, &features));
+    assert_ok(kvm_map_kernel(&space, &machine.map, boot));
+    const struct kvm_window taken[] = { { hhdm_offset(), hhdm_offset() + MM_GIB(4) },
+                                        { KERNEL_VIRT, boot->init.end } };
+    assert_ok(kvm_init(&kvm, &space, taken, COUNT_OF(taken)));
+    walker_use(&space);
+}
+
+static void check_part(struct boot_section part, bool mapped, bool write, bool execute,
+                       bool alias_write)
+{
+    for (vaddr_t at = part.begin; at < part.end; at += PAGE_SIZE) {
+        if (mapped)
+            assert_rights(at, KERNEL_PHYS + (at - KERNEL_VIRT), write, execute);
+        else
+            assert_int_equal(hosted_cpu_walk(at, 0, NULL), HOSTED_NOT_PRESENT);
+        assert_alias(at, alias_write);
+    }
+}
+
+static void kvm_init_parts_are_given_back(void **state)
+{
+    struct boot_info boot;
+    uint64_t bytes = 1, free_frames;
+
+    (void)state;
+    parts_set_up(&boot);
+    free_frames = pmm_stats(&machine.pmm).free_frames;
+    check_part(boot.init, true, false, true, false);
+    check_part(boot.init_data, true, true, false, true);
+    assert_ok(kvm_release_init(&kvm, &boot, &bytes));
+    assert_int_equal(bytes, 10 * PAGE_SIZE);
+    check_part(boot.init, false, false, false, true);
+    check_part(boot.init_data, false, false, false, true);
+    check_part(boot.text, true, false, true, false);
+    check_part(boot.rodata, true, false, false, false);
+    check_part(boot.ro_after_init, true, true, false, true);
+    assert_true(pmm_stats(&machine.pmm).free_frames >= free_frames + 10);
+    for (vaddr_t at = boot.init.begin; at < boot.init.end; at += PAGE_SIZE)
+        assert_int_equal(pmm_frame_state(&machine.pmm, KERNEL_PHYS + (at - KERNEL_VIRT)),
+                         PMM_FRAME_FREE);
+    assert_int_equal(hosted_cpu_walk(boot.init_data.end, 0, NULL), HOSTED_OK);
+    assert_int_equal(hosted_cpu_walk(boot.init_data.begin - PAGE_SIZE - 1, 0, NULL), HOSTED_OK);
+    assert_ok(kvm_release_init(&kvm, &boot, &bytes)); /* the second time: nothing */
+    assert_int_equal(bytes, 0);
+    assert_space_sound(&space);
+    assert_pmm_sound(&machine.pmm);
+}
+
+static void kvm_constants_are_sealed_in_both_aliases(void **state)
+{
+    struct boot_info boot;
+
+    (void)state;
+    parts_set_up(&boot);
+    check_part(boot.ro_after_init, true, true, false, true);
+    assert_ok(kvm_seal(&kvm, &boot));
+    check_part(boot.ro_after_init, true, false, false, false);
+    assert_rights(boot.ro_after_init.begin - 1,
+                  KERNEL_PHYS + (boot.ro_after_init.begin - 1 - KERNEL_VIRT), true, false);
+    assert_rights(boot.ro_after_init.end, KERNEL_PHYS + (boot.ro_after_init.end - KERNEL_VIRT),
+                  true, false);
+    assert_alias(boot.ro_after_init.begin - PAGE_SIZE, true);
+    assert_alias(boot.ro_after_init.end, true);
+    check_part(boot.init, true, false, true, false);
+    assert_ok(kvm_seal(&kvm, &boot));
+    assert_space_sound(&space);
+}
+
+static void kvm_after_boot_bad_parts_are_refused(void **state)
+{
+    struct walker_snapshot before;
+    struct boot_info boot, bad;
+    uint64_t bytes = 77;
+
+    (void)state;
+    parts_set_up(&boot);
+    before = walker_snapshot(&space);
+    bad = boot;
+    bad.init.end -= 8;
+    assert_status(kvm_release_init(&kvm, &bad, &bytes), MM_NOT_ALIGNED);
+    bad = boot;
+    bad.kernel_phys -= MM_MIB(1); /* frames that are free, not reserved */
+    assert_status(kvm_release_init(&kvm, &bad, &bytes), MM_INVALID_ADDRESS);
+    bad = boot;
+    bad.ro_after_init.begin += 1;
+    assert_status(kvm_seal(&kvm, &bad), MM_NOT_ALIGNED);
+    assert_int_equal(bytes, 77);
+    assert_snapshot_equal(&space, &before);
+    boot.init = boot.init_data = boot.ro_after_init = (struct boot_section){ 0, 0 };
+    assert_ok(kvm_seal(&kvm, &boot));
+    assert_ok(kvm_release_init(&kvm, &boot, &bytes));
+    assert_int_equal(bytes, 0);
+    assert_snapshot_equal(&space, &before);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(kvm_windows_never_meet_hhdm_or_kernel),
+        TEST(kvm_windows_hold_all_of_ram),
         TEST(kvm_windows_avoid_many_ranges),
         TEST(kvm_without_free_slots_is_out_of_memory),
         TEST(kvm_heap_lies_between_guard_pages),
@@ -679,6 +838,9 @@ int main(void)
         TEST(kvm_kernel_framebuffer_in_reserved_memory_is_mapped),
         TEST(kvm_kernel_framebuffer_out_of_reach_is_refused),
         TEST(kvm_kernel_without_frames_is_a_status_with_a_line),
+        TEST(kvm_init_parts_are_given_back),
+        TEST(kvm_constants_are_sealed_in_both_aliases),
+        TEST(kvm_after_boot_bad_parts_are_refused),
     };
 
     return RUN_TESTS(tests);

@@ -100,7 +100,8 @@ MM_MUST_USE mm_status_t kvm_init(struct kvm *kvm, struct address_space *space,
  * them from the image, makes their HHDM aliases ordinary memory, then frees the frames. No frame is
  * writable and executable on the way. Their content is cleared when they are handed out.
  *   Returns:    MM_OK and the bytes in *bytes; 0 bytes if there are none, or the second time.
- *   On failure: MM_NOT_ALIGNED, MM_OUT_OF_MEMORY (a leaf had to be split); nothing changed.
+ *   On failure: MM_NOT_ALIGNED, MM_INVALID_ADDRESS (the frames are not reserved ones of the pmm);
+ *               nothing changed.
  *   Context:    thread of control; nobody runs code or holds pointers in there any more. */
 MM_MUST_USE mm_status_t kvm_release_init(struct kvm *kvm, const struct boot_info *boot,
                                          uint64_t *bytes);
