@@ -250,7 +250,8 @@ void *hosted_ram_create(paddr_t end)
 void hosted_ram_destroy(void)
 {
     if (ram.mapping != NULL) {
-        unmark_all(ram.mapping, ram.mapping_bytes);
+        /* From the aligned base: the shadow of the mapping's beginning is no page of its own. */
+        unmark_all(ram.base, ram.mapping_bytes - HUGE_PAGE_SIZE);
         munmap(ram.mapping, ram.mapping_bytes);
     }
     memset(&ram, 0, sizeof ram);

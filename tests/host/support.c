@@ -343,8 +343,8 @@ static void make_holes(const struct memmap *map, paddr_t end)
     hosted_ram_make_hole(done, end);
 }
 
-void machine_set_up(struct machine *machine, const struct boot_range *list, size_t count,
-                    bool low_memory)
+void machine_set_up_config(struct machine *machine, const struct boot_range *list, size_t count,
+                           const struct pmm_config *config)
 {
     paddr_t end = 0, metadata;
     uint64_t metadata_bytes;
@@ -362,9 +362,16 @@ void machine_set_up(struct machine *machine, const struct boot_range *list, size
     memset(machine->metadata, 0xa5, metadata_bytes); /* "any content" */
     make_holes(&machine->map, mm_round_up(end, PAGE_SIZE));
     memset(&machine->pmm, 0, sizeof machine->pmm);
-    struct pmm_config config = { .low_memory = low_memory };
-    pmm_init(&machine->pmm, &machine->map, machine->metadata, &config);
+    pmm_init(&machine->pmm, &machine->map, machine->metadata, config);
     log_clear();
+}
+
+void machine_set_up(struct machine *machine, const struct boot_range *list, size_t count,
+                    bool low_memory)
+{
+    const struct pmm_config config = { .low_memory = low_memory };
+
+    machine_set_up_config(machine, list, count, &config);
 }
 
 void machine_set_up_simple(struct machine *machine, uint64_t bytes)

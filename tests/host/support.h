@@ -131,6 +131,10 @@ void ram_set_up(paddr_t end);
 void machine_set_up(struct machine *machine, const struct boot_range *list, size_t count,
                     bool low_memory);
 
+/* The same with a config of the pmm's own. */
+void machine_set_up_config(struct machine *machine, const struct boot_range *list, size_t count,
+                           const struct pmm_config *config);
+
 /* The usual small machine: usable [1 MiB, 1 MiB + bytes), reserved [0xf0000, 1 MiB). */
 void machine_set_up_simple(struct machine *machine, uint64_t bytes);
 
