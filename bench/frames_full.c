@@ -1,0 +1,205 @@
+/* SPDX-License-Identifier: MIT */
+/* Memory that is nearly full, or full.
+ *
+ *   full90      90 % of the frames are taken; 16 random ones are freed, 16 taken, and so on: ns for
+ *               each get or put. Besides: the time of each single get (p50, p999, p9999, max)
+ *   last_free   nothing is free but one frame, anywhere, in nobody's cache: the worst of 5 gets
+ *   fail_*      nothing is free, or no 2 MiB block: how long the "no" takes
+ *
+ * timer_floor is what the clock measures when nothing lies between. */
+#include "bench/frames.h"
+
+#include <stdlib.h>
+
+#define BURST 16u
+
+/* Frames that are taken now, in random order. */
+struct taken {
+    uint64_t *frames;
+    uint64_t count, bytes;
+};
+
+static void take_part(const struct frames_run *run, struct taken *taken, uint64_t percent)
+{
+    uint64_t frames = run->bytes / 4096;
+
+    taken->bytes = frames * 8;
+    taken->frames = bench_memory(taken->bytes);
+    taken->count = frames_fill(run, taken->frames, frames);
+    frames_shuffle(taken->frames, taken->count, 7);
+    uint64_t keep = taken->count * percent / 100;
+    frames_put_all(run, taken->frames + keep, taken->count - keep);
+    taken->count = keep;
+}
+
+static void give_all(const struct frames_run *run, struct taken *taken)
+{
+    frames_put_all(run, taken->frames, taken->count);
+    bench_release(taken->frames, taken->bytes);
+}
+
+/* ---- full90 ---- */
+
+/* Frees and takes `bursts` times BURST frames from `at` on: taken frames are in random order. */
+static double measure_bursts(const struct frames_run *run, uint64_t *frames, uint64_t bursts)
+{
+    int (*get)(void *, unsigned, uint64_t *) = run->subject->get;
+    void (*put)(void *, uint64_t) = run->subject->put;
+    void *self = run->self;
+    uint64_t start = bench_ticks();
+
+    for (uint64_t i = 0; i < bursts * BURST; i += BURST) {
+        for (unsigned j = 0; j < BURST; j++)
+            put(self, frames[i + j]);
+        for (unsigned j = 0; j < BURST; j++)
+            if (get(self, FRAMES_NOZERO, &frames[i + j]) != 0)
+                frames_die(run, "no frame at 90 %");
+    }
+    return bench_ns(bench_ticks() - start) / (double)(bursts * BURST * 2);
+}
+
+static void measure_latencies(const struct frames_run *run, uint64_t *frames, uint64_t bursts,
+                              struct bench_histogram *histogram)
+{
+    int (*get)(void *, unsigned, uint64_t *) = run->subject->get;
+    void (*put)(void *, uint64_t) = run->subject->put;
+
+    for (uint64_t i = 0; i < bursts * BURST; i += BURST) {
+        for (unsigned j = 0; j < BURST; j++)
+            put(run->self, frames[i + j]);
+        for (unsigned j = 0; j < BURST; j++) {
+            uint64_t start = bench_ticks();
+            int failed = get(run->self, FRAMES_NOZERO, &frames[i + j]);
+
+            bench_histogram_add(histogram, bench_ticks() - start);
+            if (failed != 0)
+                frames_die(run, "no frame at 90 %");
+        }
+    }
+}
+
+static void full_round(struct bench *bench, const struct frames_run *run, struct taken *taken,
+                       unsigned round, struct bench_histogram *histogram)
+{
+    uint64_t bursts = bench_pick(bench, 4, 1000, 2000), frames = bursts * BURST;
+    uint64_t at = 2 * frames * round % (taken->count - 2 * frames);
+
+    bench_sample(bench_row(bench, "full90", run->subject->name, 1, "ns"),
+                 measure_bursts(run, taken->frames + at, bursts));
+    measure_latencies(run, taken->frames + at + frames, bursts, histogram);
+}
+
+static void floor_row(struct bench *bench)
+{
+    struct bench_row *row = bench_row(bench, "timer_floor", "timer", 1, "ns");
+
+    bench_sample(row, bench_quantile(&frames_timer, 0));
+    bench_latency_fields(row, &frames_timer);
+}
+
+void frames_measure_full(struct bench *bench, struct frames_run *runs)
+{
+    struct taken taken[FRAMES_SUBJECTS];
+
+    if (!bench_wants(bench, "full90"))
+        return;
+    for (unsigned i = 0; i < FRAMES_SUBJECTS; i++)
+        take_part(&runs[i], &taken[i], 90);
+    for (unsigned round = 0; round < 3 * bench_rounds(bench); round++) {
+        for (unsigned i = 0; i < FRAMES_SUBJECTS; i++)
+            full_round(bench, &runs[i], &taken[i], round, &frames_latency[i]);
+        bench_histogram_floor(&frames_timer, (unsigned)bench_pick(bench, 100, 16000, 32000));
+    }
+    for (unsigned i = 0; i < FRAMES_SUBJECTS; i++) {
+        bench_latency_fields(bench_row(bench, "full90", runs[i].subject->name, 1, "ns"),
+                             &frames_latency[i]);
+        give_all(&runs[i], &taken[i]);
+    }
+    floor_row(bench);
+}
+
+/* ---- last_free ---- */
+
+/* One frame is freed, and no CPU keeps it for itself; then it is taken. */
+static double last_get(const struct frames_run *run, struct taken *taken, uint64_t *seed)
+{
+    const struct frames_subject *subject = run->subject;
+    uint64_t place = bench_random(seed) % taken->count, start, ticks;
+    int failed;
+
+    subject->put(run->self, taken->frames[place]);
+    if (subject->drain != NULL)
+        subject->drain(run->self);
+    start = bench_ticks();
+    failed = subject->get(run->self, FRAMES_NOZERO, &taken->frames[place]);
+    ticks = bench_ticks() - start;
+    if (failed != 0)
+        frames_die(run, "the last free frame is not found");
+    return bench_ns(ticks);
+}
+
+static void last_free_rounds(struct bench *bench, const struct frames_run *run)
+{
+    struct bench_row *row = bench_row(bench, "last_free", run->subject->name, 1, "ns");
+    struct taken taken;
+    uint64_t seed = 99;
+
+    take_part(run, &taken, 100);
+    for (unsigned round = 0; round < bench_rounds(bench); round++) {
+        double worst = 0;
+
+        for (unsigned i = 0; i < 5; i++)
+            worst = fmax(worst, last_get(run, &taken, &seed));
+        bench_sample(row, worst);
+    }
+    give_all(run, &taken);
+}
+
+/* ---- fail_* ---- */
+
+static void fail_rounds(struct bench *bench, const struct frames_run *run, const char *workload,
+                        int (*get)(void *, unsigned, uint64_t *))
+{
+    struct bench_row *row = bench_row(bench, workload, run->subject->name, 1, "ns");
+    uint64_t times = bench_pick(bench, 2, 20, 50), frame;
+
+    for (unsigned round = 0; round < bench_rounds(bench); round++) {
+        uint64_t start = bench_ticks();
+
+        for (uint64_t i = 0; i < times; i++)
+            if (get(run->self, FRAMES_NOZERO, &frame) == 0)
+                frames_die(run, "a frame where none should be");
+        bench_sample(row, bench_ns(bench_ticks() - start) / (double)times);
+    }
+}
+
+static void fail_full(struct bench *bench, const struct frames_run *run)
+{
+    struct taken taken;
+
+    take_part(run, &taken, 100);
+    fail_rounds(bench, run, "fail_request", run->subject->get);
+    give_all(run, &taken);
+}
+
+/* A quarter is free, in random frames: a whole block is as good as never among them. */
+static void fail_large(struct bench *bench, const struct frames_run *run)
+{
+    struct taken taken;
+
+    if (run->subject->get_large == NULL)
+        return;
+    take_part(run, &taken, 75);
+    fail_rounds(bench, run, "fail_request_2m", run->subject->get_large);
+    give_all(run, &taken);
+}
+
+void frames_measure_fail(struct bench *bench, struct frames_run *runs)
+{
+    for (unsigned i = 0; bench_wants(bench, "last_free") && i < FRAMES_SUBJECTS; i++)
+        last_free_rounds(bench, &runs[i]);
+    for (unsigned i = 0; bench_wants(bench, "fail_request") && i < FRAMES_SUBJECTS; i++)
+        fail_full(bench, &runs[i]);
+    for (unsigned i = 0; bench_wants(bench, "fail_request_2m") && i < FRAMES_SUBJECTS; i++)
+        fail_large(bench, &runs[i]);
+}

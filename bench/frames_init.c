@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: MIT */
+/* The start: how long until the first frame can be had, and what the metadata take.
+ *
+ * The metadata's memory is there and touched before, so that what is measured is the allocator and
+ * not the page faults of this process. The memory itself is never touched, and need not exist. */
+#include "bench/frames.h"
+
+#include <unistd.h>
+
+static const struct {
+    const char *workload;
+    uint64_t bytes;
+} sizes[] = {
+    { "init_1g", MM_GIB(1) },
+    { "init_16g", MM_GIB(16) },
+    { "init_1t", MM_GIB(1024) },
+    { "init_64t", MM_GIB(65536) },
+};
+
+#define MOST_MS 500.0 /* no new round after so much */
+
+/* Half of what this machine has free now may be taken. */
+static bool there_is_room(uint64_t bytes)
+{
+    return bytes < (uint64_t)sysconf(_SC_AVPHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE) / 2;
+}
+
+static void measure_size(struct bench *bench, const struct frames_subject *subject,
+                         const char *workload, uint64_t bytes)
+{
+    uint64_t metadata_bytes = subject->metadata_bytes(bytes);
+    unsigned rounds = bench_rounds(bench);
+    double spent = 0;
+    void *metadata;
+
+    if (!there_is_room(metadata_bytes)) {
+        bench_note(bench, "frames: %s of %s: its %lu MiB of metadata do not fit now", workload,
+                   subject->name, (unsigned long)(metadata_bytes >> 20));
+        return;
+    }
+    metadata = bench_memory(metadata_bytes);
+    for (unsigned round = 0; round < rounds && spent < MOST_MS; round++) {
+        uint64_t start = bench_ticks();
+        double ms;
+
+        bench_keep((uint64_t)(uintptr_t)subject->create(metadata, bytes));
+        ms = bench_ns(bench_ticks() - start) / 1e6;
+        bench_sample(bench_row(bench, workload, subject->name, 1, "ms"), ms);
+        spent += ms;
+    }
+    bench_release(metadata, metadata_bytes);
+}
+
+static void metadata_rows(struct bench *bench)
+{
+    const char *workload = "meta_kib_per_gib";
+
+    if (!bench_wants(bench, workload))
+        return;
+    for (unsigned i = 0; i < FRAMES_SUBJECTS; i++) {
+        const struct frames_subject *subject = frames_subjects[i];
+        double kib = (double)subject->metadata_bytes(MM_GIB(16)) / 1024 / 16;
+
+        bench_sample(bench_row(bench, workload, subject->name, 1, "KiB"), kib);
+    }
+}
+
+void frames_measure_init(struct bench *bench)
+{
+    metadata_rows(bench);
+    for (unsigned i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        if (!bench_wants(bench, sizes[i].workload) ||
+            (bench_size(bench) == BENCH_TINY && sizes[i].bytes > MM_GIB(16)))
+            continue;
+        for (unsigned j = 0; j < FRAMES_SUBJECTS; j++)
+            if (sizes[i].bytes <= frames_subjects[j]->most_bytes &&
+                !frames_subjects[j]->touches_memory)
+                measure_size(bench, frames_subjects[j], sizes[i].workload, sizes[i].bytes);
+    }
+}

@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: MIT */
+/* What the files of the benchmark program share and suites do not see. */
+#ifndef BENCH_PARTS_H
+#define BENCH_PARTS_H
+
+#include "bench/bench.h"
+
+#define BENCH_ROWS    1024u
+#define BENCH_NOTES   64u
+#define BENCH_FIELDS  12u
+#define BENCH_SAMPLES 512u
+
+struct bench_row {
+    const char *suite, *workload, *subject, *unit;
+    unsigned threads;
+    unsigned sample_count;
+    double samples[BENCH_SAMPLES];
+    unsigned field_count;
+    struct {
+        const char *name;
+        double value;
+    } fields[BENCH_FIELDS];
+};
+
+struct bench {
+    enum bench_size size;
+    unsigned rounds; /* 0: by size */
+    const char *workload;
+    const struct bench_suite *suite; /* the one that runs or is judged */
+    struct bench_row *rows[BENCH_ROWS];
+    unsigned row_count;
+    char *notes[BENCH_NOTES];
+    unsigned note_count;
+};
+
+/* The suites, in order of their places. */
+struct bench_suite *bench_suites(void);
+
+/* Ratio and verdict of a goal. Returns false if it was not measured. */
+bool bench_judge(const struct bench *bench, const struct bench_goal *goal, double *ratio,
+                 bool *met);
+
+double bench_row_min(const struct bench_row *row);
+double bench_row_median(const struct bench_row *row);
+bool bench_row_more_is_better(const struct bench_row *row);
+/* The value that tables and goals look at. */
+double bench_row_value(const struct bench_row *row);
+
+void bench_clock_init(void);
+
+/* "a,b,c": the next name of the list, false at its end. */
+bool bench_next_name(const char **list, char *name, size_t name_bytes);
+
+/* The tables of one suite for a reader of the terminal; all as JSON; those of one suite between
+ * the marks of a Markdown file. */
+void bench_print_suite(const struct bench *bench, const struct bench_suite *suite, FILE *file);
+bool bench_write_json(const struct bench *bench, const char *path);
+bool bench_write_docs(struct bench *bench, const char *path);
+
+#endif
