@@ -1,90 +1,114 @@
 /* SPDX-License-Identifier: MIT */
 /* What a virtual address is: one question after the other, the narrowest first.
  *
- *      canonical? -> image -> heap -> stacks -> devices -> HHDM -> null -> nothing
+ *      canonical? -> image -> heap -> stacks -> blocks -> devices -> HHDM -> null -> nothing
  *
  * Owns nothing and takes no lock. Invariant: a part of mm is asked only once it stands (its count, its
  * pointer or its space is set last when it is made), so that a fault inside mm_init() can be explained
  * too; the address itself is never followed. */
-#include <mm/explain.h>
+#include "mm/explain_parts.h"
 
 #define HHDM_LEAST_BYTES MM_GIB(4) /* device memory lies below it, whatever the map says */
+#define ENTRY_ADDRESS    0x000ffffffffff000u
 
-struct text {
-    char *buffer;
-    size_t capacity;
-};
+/* ---- page tables ---- */
 
-static const char *plural(uint64_t count)
+bool explain_leaf(const struct mm *mm, vaddr_t address, struct paging_level *out)
 {
-    return count == 1 ? "" : "s";
-}
+    struct paging_level levels[PAGING_LEVELS_MAX];
+    size_t count = paging_peek(&mm->kernel_space, address, levels);
 
-static bool is_in(vaddr_t address, vaddr_t begin, vaddr_t end)
-{
-    return address >= begin && address < end;
-}
-
-/* ---- the image ---- */
-
-static bool explain_section(struct boot_section section, const char *name, vaddr_t address,
-                            struct text text)
-{
-    if (!is_in(address, section.begin, section.end))
+    if (count == 0 || !levels[count - 1].present || !levels[count - 1].leaf)
         return false;
-    mm_format(text.buffer, text.capacity, "%s + 0x%lx", name, address - section.begin);
+    *out = levels[count - 1];
     return true;
 }
 
-static bool explain_image(const struct mm *mm, vaddr_t address, struct text text)
+uint64_t explain_level_bytes(unsigned level)
 {
-    const struct boot_info *boot = &mm->boot;
+    return (uint64_t)1 << (FRAME_SHIFT + 9 * (level - 1));
+}
 
-    for (uint32_t i = 0; i < boot->guard_count; i++)
-        if (explain_section(boot->guard[i], "guard page of the kernel image", address, text))
-            return true;
-    return explain_section(boot->text, "kernel text", address, text) ||
-           explain_section(boot->rodata, "kernel rodata", address, text) ||
-           explain_section(boot->data, "kernel data", address, text);
+paddr_t explain_leaf_physical(const struct paging_level *leaf, vaddr_t address)
+{
+    uint64_t bytes = explain_level_bytes(leaf->level);
+
+    return mm_round_down(leaf->entry & ENTRY_ADDRESS, bytes) + (address & (bytes - 1));
 }
 
 /* ---- the heap ---- */
 
-static bool explain_block(const struct mm *mm, vaddr_t address, struct text text)
+/* Where an address lies that is not in the bytes asked for of a block. */
+static void explain_beside(const struct kheap_peek *block, vaddr_t address, const char *free,
+                           struct explain_text text)
+{
+    vaddr_t end = block->start + block->asked;
+    uint64_t bytes = address >= end ? address - end : block->start - address;
+
+    mm_format(text.buffer, text.capacity, "%lu byte%s %s the %lu-byte %sheap block 0x%lx", bytes,
+              explain_plural(bytes), address >= end ? "past the end of" : "below", block->asked,
+              free, block->start);
+}
+
+static bool explain_heap(const struct mm *mm, vaddr_t address, struct explain_text text)
 {
     struct kheap_peek block;
 
     if (mm->heap == NULL || !kheap_peek(mm->heap, address, &block))
         return false;
-    uint64_t byte = address - block.start;
+    const char *free = block.what == KHEAP_FREE ? "free " : "";
+    bool is_beside = address < block.start || address - block.start >= block.asked;
     if (block.what == KHEAP_STATE)
-        mm_format(text.buffer, text.capacity, "state of the heap, byte %lu", byte);
+        mm_format(text.buffer, text.capacity, "state of the heap, byte %lu", address - block.start);
     else if (block.what == KHEAP_DAMAGED)
-        mm_format(text.buffer, text.capacity, "heap, byte %lu, in no block: damaged state", byte);
+        mm_format(text.buffer, text.capacity, "heap, byte %lu, in no block: damaged state",
+                  address - block.start);
+    else if (block.what == KHEAP_GUARD || (block.asked > 0 && is_beside))
+        explain_beside(&block, address, free, text);
     else
-        mm_format(text.buffer, text.capacity, "%sheap block 0x%lx of %lu bytes, byte %lu",
-                  block.what == KHEAP_FREE ? "free " : "", block.start, block.bytes, byte);
+        mm_format(text.buffer, text.capacity, "%sheap block 0x%lx of %lu bytes, byte %lu", free,
+                  block.start, block.asked > 0 ? block.asked : block.bytes, address - block.start);
     return true;
 }
 
-/* The rest of the heap's window: kvm_map_heap() leaves the same room below and above. */
-static bool explain_heap_window(const struct mm *mm, vaddr_t address, struct text text)
+/* Where the committed memory below the address ends, looked for in so many steps; 0: none found. */
+#define HEAP_END_STEPS 512u
+
+static vaddr_t find_heap_end(const struct mm *mm, vaddr_t address)
+{
+    vaddr_t at = mm_round_down(address, KVM_HEAP_STEP_BYTES);
+    struct paging_level leaf;
+
+    for (unsigned i = 0; i < HEAP_END_STEPS && at > kvm_heap_window(&mm->kvm).base; i++) {
+        if (explain_leaf(mm, at - 1, &leaf))
+            return at;
+        at -= KVM_HEAP_STEP_BYTES;
+    }
+    return 0;
+}
+
+static bool explain_heap_window(const struct mm *mm, vaddr_t address, struct explain_text text)
 {
     const struct kvm *kvm = &mm->kvm;
-    vaddr_t base = kvm->heap.base + LARGE_PAGE_SIZE, end = base + kvm->heap_bytes;
+    vaddr_t base = kvm_heap_window(kvm).base;
+    struct paging_level leaf;
 
-    if (!is_in(address, kvm->heap.base, kvm->heap.end))
+    if (!explain_is_in(address, kvm->heap.base, kvm->heap.end))
         return false;
-    if (kvm->heap_bytes == 0)
+    vaddr_t end = find_heap_end(mm, address);
+    if (mm->heap == NULL && kvm->stats.heap_bytes == 0)
         mm_format(text.buffer, text.capacity, "window of the heap, before there is a heap");
     else if (address < base)
         mm_format(text.buffer, text.capacity, "heap guard, %lu byte%s below the heap",
-                  base - address, plural(base - address));
-    else if (address >= end)
-        mm_format(text.buffer, text.capacity, "heap guard, %lu byte%s above the heap",
-                  address - end, plural(address - end));
-    else
+                  base - address, explain_plural(base - address));
+    else if (explain_leaf(mm, address, &leaf))
         mm_format(text.buffer, text.capacity, "heap, byte %lu", address - base);
+    else if (end != 0)
+        mm_format(text.buffer, text.capacity, "heap guard, %lu byte%s above the heap",
+                  address - end, explain_plural(address - end));
+    else
+        mm_format(text.buffer, text.capacity, "window of the heap + 0x%lx, where no memory is",
+                  address - base);
     return true;
 }
 
@@ -102,7 +126,7 @@ static bool find_stack_slot(const struct mm *mm, vaddr_t address, struct stack_s
 {
     const struct kvm *kvm = &mm->kvm;
 
-    if (!is_in(address, kvm->stacks.base, kvm->stacks.end))
+    if (!explain_is_in(address, kvm->stacks.base, kvm->stacks.end))
         return false;
     out->number = (address - kvm->stacks.base) / KVM_STACK_SLOT_BYTES;
     out->pages = out->number < KVM_STACK_SLOTS ? kvm->stack_pages[out->number] : 0;
@@ -113,7 +137,7 @@ static bool find_stack_slot(const struct mm *mm, vaddr_t address, struct stack_s
     return true;
 }
 
-static bool explain_stack(const struct mm *mm, vaddr_t address, struct text text)
+static bool explain_stack(const struct mm *mm, vaddr_t address, struct explain_text text)
 {
     struct stack_slot slot;
 
@@ -128,7 +152,7 @@ static bool explain_stack(const struct mm *mm, vaddr_t address, struct text text
         mm_format(text.buffer, text.capacity, "guard page above kernel stack %lu", slot.number);
     else if (address >= slot.begin)
         mm_format(text.buffer, text.capacity, "kernel stack %lu, %lu byte%s below its top",
-                  slot.number, slot.top - address, plural(slot.top - address));
+                  slot.number, slot.top - address, explain_plural(slot.top - address));
     else if (slot.begin - address <= PAGE_SIZE)
         mm_format(text.buffer, text.capacity, "guard page below kernel stack %lu (stack overflow)",
                   slot.number);
@@ -145,23 +169,62 @@ bool mm_is_stack_overflow(const struct mm *mm, vaddr_t address)
     return find_stack_slot(mm, address, &slot) && slot.pages != 0 && address < slot.begin;
 }
 
-/* ---- devices ---- */
+/* ---- blocks and devices ---- */
 
-static bool explain_device(const struct mm *mm, vaddr_t address, struct text text)
+static void explain_block(const struct kvm_peek *peek, vaddr_t address, struct explain_text text)
+{
+    uint64_t bytes = peek->end - peek->base;
+
+    if (peek->place == KVM_BLOCK)
+        mm_format(text.buffer, text.capacity, "block 0x%lx of %lu bytes, byte %lu", peek->base,
+                  bytes, address - peek->base);
+    else if (address >= peek->end)
+        mm_format(text.buffer, text.capacity,
+                  "%lu byte%s past the end of the %lu-byte block 0x%lx (guard)",
+                  address - peek->end, explain_plural(address - peek->end), bytes, peek->base);
+    else
+        mm_format(text.buffer, text.capacity, "%lu byte%s below the %lu-byte block 0x%lx (guard)",
+                  peek->base - address, explain_plural(peek->base - address), bytes, peek->base);
+}
+
+static void explain_device(const struct mm *mm, const struct kvm_peek *peek, vaddr_t address,
+                           struct explain_text text)
+{
+    struct paging_level leaf;
+
+    if (peek->place == KVM_DEVICE && explain_leaf(mm, address, &leaf))
+        mm_format(text.buffer, text.capacity, "device at physical 0x%lx, byte %lu of its pages",
+                  explain_leaf_physical(&leaf, address), address - peek->base);
+    else if (peek->place == KVM_DEVICE_GUARD)
+        mm_format(text.buffer, text.capacity, "guard page %s the device at 0x%lx",
+                  address >= peek->end ? "above" : "below", peek->base);
+    else
+        mm_format(text.buffer, text.capacity,
+                  "window of device registers + 0x%lx, where no device is",
+                  address - mm->kvm.devices.base);
+}
+
+static bool explain_range(const struct mm *mm, vaddr_t address, struct explain_text text)
 {
     const struct kvm *kvm = &mm->kvm;
+    bool is_block = explain_is_in(address, kvm->blocks.base, kvm->blocks.end);
 
-    if (!is_in(address, kvm->devices.base, kvm->devices.end))
+    if (!is_block && !explain_is_in(address, kvm->devices.base, kvm->devices.end))
         return false;
-    mm_format(text.buffer, text.capacity, "window of device registers + 0x%lx%s",
-              address - kvm->devices.base,
-              kvm_place_of(kvm, address) == KVM_DEVICE ? "" : ", where no device is");
+    struct kvm_peek peek = kvm_peek(kvm, address);
+    if (!is_block)
+        explain_device(mm, &peek, address, text);
+    else if (peek.place == KVM_BLOCK || peek.place == KVM_BLOCK_GUARD)
+        explain_block(&peek, address, text);
+    else
+        mm_format(text.buffer, text.capacity, "window of blocks + 0x%lx, where no block is",
+                  address - kvm->blocks.base);
     return true;
 }
 
 /* ---- the HHDM ---- */
 
-static const char *frame_state_name(enum pmm_frame_state state)
+const char *explain_frame_state(enum pmm_frame_state state)
 {
     switch (state) {
     case PMM_FRAME_FREE:
@@ -187,19 +250,26 @@ static paddr_t hhdm_reach(const struct mm *mm)
     return end < HHDM_LEAST_BYTES ? HHDM_LEAST_BYTES : end;
 }
 
-static bool explain_hhdm(const struct mm *mm, vaddr_t address, struct text text)
+bool explain_hhdm_physical(const struct mm *mm, vaddr_t address, paddr_t *out)
 {
     uint64_t offset = hhdm_offset();
-    paddr_t physical = address - offset;
 
-    if (offset == 0 || address < offset || physical >= hhdm_reach(mm))
+    *out = address - offset;
+    return offset != 0 && address >= offset && *out < hhdm_reach(mm);
+}
+
+static bool explain_hhdm(const struct mm *mm, vaddr_t address, struct explain_text text)
+{
+    paddr_t physical;
+
+    if (!explain_hhdm_physical(mm, address, &physical))
         return false;
     const struct mm_range *range = memmap_find(&mm->map, physical);
     const char *type = range == NULL ? "no memory" : memmap_type_name(range->type);
     if (range != NULL && memmap_type_is_ram(range->type))
         mm_format(text.buffer, text.capacity, "HHDM of frame 0x%lx, byte %lu (%s%s)",
                   mm_round_down(physical, FRAME_SIZE), physical & (FRAME_SIZE - 1), type,
-                  frame_state_name(pmm_peek_frame(&mm->pmm, physical)));
+                  explain_frame_state(pmm_peek_frame(&mm->pmm, physical)));
     else
         mm_format(text.buffer, text.capacity, "HHDM of physical 0x%lx (%s)", physical, type);
     return true;
@@ -207,7 +277,7 @@ static bool explain_hhdm(const struct mm *mm, vaddr_t address, struct text text)
 
 /* ---- all of it ---- */
 
-static void explain_rest(vaddr_t address, struct text text)
+static void explain_rest(vaddr_t address, struct explain_text text)
 {
     if (address < PAGE_SIZE)
         mm_format(text.buffer, text.capacity, "null + 0x%lx", address);
@@ -220,13 +290,29 @@ static void explain_rest(vaddr_t address, struct text text)
 
 void mm_explain(const struct mm *mm, vaddr_t address, char *buffer, size_t capacity)
 {
-    struct text text = { buffer, capacity };
+    struct explain_text text = { buffer, capacity };
     unsigned levels = mm->cpu.levels == 0 ? 4 : mm->cpu.levels;
 
     if (!paging_is_canonical(address, levels))
         mm_format(buffer, capacity, "not canonical");
-    else if (!explain_image(mm, address, text) && !explain_block(mm, address, text) &&
+    else if (!explain_image(mm, address, text) && !explain_heap(mm, address, text) &&
              !explain_heap_window(mm, address, text) && !explain_stack(mm, address, text) &&
-             !explain_device(mm, address, text) && !explain_hhdm(mm, address, text))
+             !explain_range(mm, address, text) && !explain_image_alias(mm, address, text) &&
+             !explain_hhdm(mm, address, text))
         explain_rest(address, text);
+}
+
+#define ERROR_WRITE ((uint64_t)1 << 1)
+#define ERROR_FETCH ((uint64_t)1 << 4)
+
+void mm_explain_fault(const struct mm *mm, vaddr_t address, uint64_t error, char *buffer,
+                      size_t capacity)
+{
+    const char *tried = (error & ERROR_FETCH) != 0   ? "instruction fetch from"
+                        : (error & ERROR_WRITE) != 0 ? "write to"
+                                                     : "read of";
+    char what[MM_LOG_LINE_MAX];
+
+    mm_explain(mm, address, what, sizeof(what));
+    mm_format(buffer, capacity, "%s 0x%lx: %s", tried, address, what);
 }
