@@ -96,6 +96,12 @@ static bool read_low_memory(const struct mm_cmdline_word *word, struct mm_option
     return true;
 }
 
+static bool read_dump(const struct mm_cmdline_word *word, struct mm_options *options)
+{
+    options->dump = mm_cmdline_value_is(word, "on");
+    return options->dump || mm_cmdline_value_is(word, "off");
+}
+
 /* Digits only, at most a day of seconds. */
 static bool read_stress(const struct mm_cmdline_word *word, struct mm_options *options)
 {
@@ -119,6 +125,7 @@ static const struct {
 } option_keys[] = {
     { "mm.log", "error, info or debug", read_log_level },
     { "mm.lowmem", "on or off", read_low_memory },
+    { "mm.dump", "on or off", read_dump },
     { "mm.stress", "a number of seconds, at most 86400", read_stress },
 };
 
@@ -133,7 +140,7 @@ static void read_option(const struct mm_cmdline_word *word, struct mm_options *o
         return;
     }
     mm_info(
-        "warning: unknown key '%.*s' on the command line: ignored (known: mm.log, mm.lowmem, mm.stress)",
+        "warning: unknown key '%.*s' on the command line: ignored (known: mm.log, mm.lowmem, mm.dump, mm.stress)",
         (int)word->key_bytes, word->key);
 }
 

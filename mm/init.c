@@ -2,10 +2,10 @@
 /* The order of things: from a boot memory map to a working kmalloc.
  *
  *      log -> HHDM offset -> memory map -> frames -> CPU protection -> own page tables -> windows ->
- *      heap; then, for the kernel, the self-tests and the READY line.
+ *      heap; then, for the kernel, the self-tests, the audit of its page tables and the READY line.
  *
  * Each step either succeeds or ends the boot with one `[MM] ERROR:` line. */
-#include <mm/mm.h>
+#include <mm/audit.h>
 
 #define HEAP_FIRST_BYTES MM_MIB(16)
 #define LEFT_BESIDE_HEAP MM_KIB(512) /* frames for everybody else, on the smallest machine */
@@ -291,11 +291,15 @@ struct mm *mm_kernel(void)
 
 bool init_memory(const struct boot_info *boot)
 {
+    struct audit_result audit;
+
     mm_init(&kernel_mm, boot);
     kheap_set_default(kernel_mm.heap);
     kernel_mm.tests = run_memory_tests(&kernel_mm);
-    if (kernel_mm.tests.failed > 0)
+    if (kernel_mm.tests.failed > 0 || !mm_audit(&kernel_mm, &audit))
         return false;
+    if (kernel_mm.options.dump && !boot->paging_is_foreign)
+        paging_dump(&kernel_mm.kernel_space);
     mm_log_ready(&kernel_mm);
     return true;
 }

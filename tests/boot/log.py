@@ -56,6 +56,18 @@ CASES = [
     "heap: a block's physical address",
     "heap: blocks and counters agree",
 ]
+# The classes of mm/audit.c in their order, each with the number of what was looked at.
+AUDIT = {
+    "exclusive": "no frame is writable and executable, in any two mappings",
+    "user": "no user access to the kernel half",
+    "free": "no mapping of a free frame",
+    "tables": "page tables are tables, reached through the HHDM alone",
+    "reserved": "no reserved bit is set",
+    "guards": "guard pages are not mapped",
+    "image": "pages of the kernel image are as linked",
+    "aliases": "no writable mapping of a constant",
+    "hhdm": "the HHDM shows RAM, in its place, not executable",
+}
 ENDS_CASE = CASES[5]
 LOW_MEMORY_END = 0x100000  # kept back: the self-tests do not reach below
 
@@ -135,7 +147,17 @@ class Log:
 
     def cases(self):
         """The self-test lines as (passed, text) in order."""
-        return [(match[1] == "✓", match[2]) for match in self.find(r"\[MM\] (✓|✗) (.+)")]
+        return [(match[1] == "✓", match[2]) for match in self.find(r"\[MM\] (✓|✗) (?!audit: )(.+)")]
+
+    def audit(self):
+        """The lines of the audit as (passed, text) in order."""
+        return [(match[1] == "✓", match[2]) for match in self.find(r"\[MM\] (✓|✗) audit: (.+)")]
+
+    def verdict(self):
+        """The audit's last line, by key."""
+        keys = ["ok", "violations", "leaves", "tables", "us", *AUDIT]
+        match = self.only(r"\[MM\] AUDIT " + " ".join(rf"{key}=(\d+)" for key in keys))
+        return dict(zip(keys, map(int, match.groups())))
 
 
 def check_order(log, expected):
@@ -158,6 +180,18 @@ def check_story(log):
     inside = [line for line in log.lines[begin + 1:end] if line.startswith("[MM] ✓ ")]
     expect(inside == tests, "a self-test line stands outside of the tests' own block")
     check_cases(log)
+    check_audit(log)
+
+
+def check_audit(log):
+    """Every class of mm/audit.c was looked at, nothing is wrong, and the verdict says so."""
+    lines = log.audit()
+    expect(len(lines) == len(AUDIT), f"{len(lines)} lines of the audit, not {len(AUDIT)}")
+    for (passed, text), name in zip(lines, AUDIT.values()):
+        expect(passed and re.fullmatch(re.escape(name) + r": [1-9]\d*", text), f"audit: {text}")
+    verdict = log.verdict()
+    expect(verdict["ok"] == 1 and verdict["leaves"] > 0 and verdict["tables"] > 4, f"{verdict}")
+    expect(all(verdict[key] == 0 for key in ["violations", *AUDIT]), f"violations: {verdict}")
 
 
 def memory_lines(log):

@@ -33,6 +33,7 @@ bool mm_cmdline_find(const char *line, const char *key, struct mm_cmdline_word *
 struct mm_options {
     int log_level;           /* mm.log=error|info|debug: an enum mm_log_level; default info */
     bool low_memory;         /* mm.lowmem=on: also hand out frames below 1 MiB; default off */
+    bool dump;               /* mm.dump=on: log all mappings of the kernel at boot; default off */
     uint32_t stress_seconds; /* mm.stress=SECONDS: for the kernel's stress test; default 0, none */
 };
 
