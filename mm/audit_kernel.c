@@ -18,7 +18,7 @@ static const struct {
     [AUDIT_EXCLUSIVE] = { "exclusive", "no frame is writable and executable, in any two mappings" },
     [AUDIT_USER] = { "user", "no user access to the kernel half" },
     [AUDIT_FREE] = { "free", "no mapping of a free frame" },
-    [AUDIT_TABLES] = { "tables", "page tables are tables, reached through the HHDM alone" },
+    [AUDIT_TABLES] = { "pagetables", "page tables are tables, reached through the HHDM alone" },
     [AUDIT_RESERVED] = { "reserved", "no reserved bit is set" },
     [AUDIT_GUARDS] = { "guards", "guard pages are not mapped" },
     [AUDIT_IMAGE] = { "image", "pages of the kernel image are as linked" },

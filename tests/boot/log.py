@@ -61,7 +61,7 @@ AUDIT = {
     "exclusive": "no frame is writable and executable, in any two mappings",
     "user": "no user access to the kernel half",
     "free": "no mapping of a free frame",
-    "tables": "page tables are tables, reached through the HHDM alone",
+    "pagetables": "page tables are tables, reached through the HHDM alone",
     "reserved": "no reserved bit is set",
     "guards": "guard pages are not mapped",
     "image": "pages of the kernel image are as linked",
