@@ -46,7 +46,7 @@ MM_PORT     := $(sort $(wildcard mm/port/x86_64*.c))
 HOSTED_PORT := $(sort $(wildcard mm/port/hosted*.c))
 LINUX_PORT  := $(sort $(wildcard mm/port/linux*.c))
 FORMAT_DIRS := mm mm/port mm/include/mm arch/x86_64 kernel kernel/* loader tools bench \
-               tests/host tests/host/* tests/boot tests/boot/broken
+               tests/host tests/host/* tests/fuzz tests/boot tests/boot/broken
 FORMAT_SRCS := $(sort $(wildcard $(foreach d,$(FORMAT_DIRS),$(d)/*.[ch] $(d)/*.cc)))
 
 ifneq ($(BREAK),)
@@ -210,6 +210,7 @@ $(BUILD)/mm-core.o: $(MM_OBJS) $(OBJ)/lib-parts.stamp
 
 -include $(ALL_OBJS:%=%.d)
 include tests/host/host.mk
+include tests/fuzz/fuzz.mk
 include tests/host/screen/screen_tests.mk
 include bench/bench.mk
 
@@ -257,6 +258,7 @@ help:
 	@echo '  lib-linux              $$(BUILD)/libmello-mm-linux.a'
 	@echo '  core                   $$(BUILD)/mm-core.o: mm/ without its port'
 	@echo '  test-host              builds and runs the host tests: plain and with sanitizers'
+	@echo '  fuzz                   libFuzzer on frames, page tables and heap, FUZZ_SECONDS=8 each'
 	@echo '  compile_commands.json  for clangd and clang-tidy'
 	@echo '  format, format-check   clang-format: apply, or fail where it would change something'
 	@echo '  clean                  removes $$(BUILD) and compile_commands.json'
