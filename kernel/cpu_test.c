@@ -5,6 +5,10 @@
  *                          translation: all must see the other frame
  *   shootdown-without-ipi  the same with INVLPG on CPU 0 alone: the others must not, or the test
  *                          above proves nothing; so this one fails where TLBs are real
+ *   barrier                what a CPU stores before its load of a word is found by who changed that
+ *                          word and then called mm_port_cpu_barrier() (cpu_test_barrier.c)
+ *   barrier-left-out       the same without the call: stores are missed where CPUs run at the same time,
+ *                          so this one fails there
  *   nested-interrupts      a call inside a timer handler inside a thread, on each CPU: each in a
  *                          slot of its own, and allocating
  *
@@ -12,6 +16,7 @@
  * gives up after CPU_TEST_MS and fails the test; the first failure is kept and ends the waiting of
  * all. */
 #include "kernel/cpu_test.h"
+#include "kernel/cpu_test_parts.h"
 #include "arch/x86_64/cpu.h"
 #include "arch/x86_64/patience.h"
 #include "kernel/console.h"
@@ -33,9 +38,7 @@ static uint32_t cpu_test_arrivals; /* at meetings, since the test began; atomic 
 
 /* ---- Failing and waiting ---- */
 
-static MM_COLD void cpu_test_fail(const char *format, ...) MM_PRINTF(1, 2);
-
-static void cpu_test_fail(const char *format, ...)
+void cpu_test_fail(const char *format, ...)
 {
     uint32_t none = 0;
     va_list arguments;
@@ -49,13 +52,12 @@ static void cpu_test_fail(const char *format, ...)
     __atomic_store_n(&cpu_test_failed, 2, __ATOMIC_RELEASE);
 }
 
-static bool cpu_test_has_failed(void)
+bool cpu_test_has_failed(void)
 {
     return __atomic_load_n(&cpu_test_failed, __ATOMIC_ACQUIRE) != 0;
 }
 
-/* Waits until *value is at least `least`. */
-static bool cpu_test_wait(const uint32_t *value, uint32_t least, const char *what)
+bool cpu_test_wait(const uint32_t *value, uint32_t least, const char *what)
 {
     struct patience patience = patience_of_ms(CPU_TEST_MS);
 
@@ -71,8 +73,7 @@ static bool cpu_test_wait(const uint32_t *value, uint32_t least, const char *wha
     return true;
 }
 
-/* The `number`th meeting (from 1 on): returns when all CPUs have come to it. */
-static bool cpu_test_meet(unsigned number)
+bool cpu_test_meet(unsigned number)
 {
     __atomic_fetch_add(&cpu_test_arrivals, 1, __ATOMIC_ACQ_REL);
     return cpu_test_wait(&cpu_test_arrivals, number * smp_cpu_count(), "the other CPUs");
@@ -354,6 +355,9 @@ static const struct {
     { "shootdown", cpu_test_shootdown, "used no stale translation" },
     { "shootdown-without-ipi", cpu_test_shootdown_without_ipi,
       "used no stale translation although no IPI was sent: their TLBs keep nothing" },
+    { "barrier", cpu_test_barrier, "found every store of each other" },
+    { "barrier-left-out", cpu_test_barrier_left_out,
+      "found every store of each other although nobody asked for it: they take turns" },
     { "nested-interrupts", cpu_test_nested, "allocated at levels 0, 1 and 2, each in its slot" },
 };
 

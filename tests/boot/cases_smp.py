@@ -190,6 +190,15 @@ def shootdown_left_out(view, cpus, extra=()):
     expect(HELLO not in log.lines, "it says Hello all the same")
 
 
+def barrier_left_out(view, cpus):
+    """Without the call a store is missed: CPUs of an emulator that run at the same time reorder too."""
+    boot = view.qemu("64M", "mello.test=barrier-left-out", extra=extra_of(cpus))
+    expect(boot.status == 1, f"exit status {boot.status}, not 1")
+    line = Log(boot).only(r"\[MM\] ✗ barrier-left-out: look \d+ at CPU (\d+) found its store (\d+), "
+                          r"not (\d+), without a barrier")
+    expect(1 <= int(line[1]) < cpus and int(line[2]) < int(line[3]), line[0])
+
+
 def shootdown_broken(view):
     """A port whose shootdown stays on its CPU: the test that passes otherwise sees it."""
     kernel = build_broken(view, "stress/no-ipi")
@@ -279,6 +288,10 @@ add("smp/shootdown-4-single", cpu_test, "shootdown", 4, SINGLE)
 add("smp/shootdown-without-ipi-2", shootdown_left_out, 2)
 add("smp/shootdown-without-ipi-4-single", shootdown_left_out, 4, SINGLE)
 add("smp/shootdown-broken-is-seen", shootdown_broken)
+add("smp/barrier-2", cpu_test, "barrier", 2)
+add("smp/barrier-4", cpu_test, "barrier", 4)
+add("smp/barrier-4-single", cpu_test, "barrier", 4, SINGLE)
+add("smp/barrier-left-out-4", barrier_left_out, 4)
 add("smp/nested-interrupts-2", cpu_test, "nested-interrupts", 2)
 add("smp/nested-interrupts-4-single", cpu_test, "nested-interrupts", 4, SINGLE)
 add("smp/test-unknown", cpu_test_refused, "nonsense", 2, "no such test; known: shootdown ")
