@@ -2,6 +2,8 @@
 /* Owns the end of the boot: what was needed only until here is given back.
  *
  *   the loader's answers  --forgotten-->  the loader's memory  --mm_release_loader_memory()--> frames
+ *   .init, .init.data     --unmapped, alias RW- again, kvm_release_init()-------------------> frames
+ *   .data.ro_after_init   --read-only in both aliases, kvm_seal()
  *
  * Invariant: no CPU runs on the loader's stack, page tables or descriptor tables by then: those of
  * the boot CPU were left by entry.S, trap_init() and mm; those of the others by ap_switch() or
@@ -26,7 +28,7 @@ static uint64_t boot_end_loader_bytes(const struct memmap *map)
     return bytes;
 }
 
-void boot_end(bool fill)
+static void boot_end_release_loader(bool fill)
 {
     struct mm *mm = mm_kernel();
     const struct mm_release release = { .fill = fill, .pattern = BOOT_END_PATTERN };
@@ -40,4 +42,27 @@ void boot_end(bool fill)
         return;
     }
     (void)mm_release_loader_memory(mm, &release);
+}
+
+/* A machine too small for the page tables that a split takes keeps its sections as they are. */
+static void boot_end_sections(struct mm *mm)
+{
+    uint64_t init_bytes = 0;
+    mm_status_t released = kvm_release_init(&mm->kvm, &mm->boot, &init_bytes);
+    mm_status_t sealed = kvm_seal(&mm->kvm, &mm->boot);
+
+    if (released != MM_OK)
+        console_print("WARNING: .init stays: %s", mm_status_name(released));
+    if (sealed != MM_OK)
+        console_print("WARNING: .data.ro_after_init stays writable: %s", mm_status_name(sealed));
+    if (released == MM_OK && sealed == MM_OK)
+        mm_info("kernel image: %lu KB of .init given back, %lu KB read-only from here on",
+                init_bytes >> 10,
+                (mm->boot.ro_after_init.end - mm->boot.ro_after_init.begin) >> 10);
+}
+
+void boot_end(bool fill)
+{
+    boot_end_release_loader(fill);
+    boot_end_sections(mm_kernel());
 }

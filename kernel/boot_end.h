@@ -5,11 +5,12 @@
 
 #include <mm/types.h>
 
-/* Gives the boot loader's memory back. Where a CPU may still run in it, all of it stays, and a warning
- * says so.
+/* Gives the boot loader's memory back, and the parts of the image that only the boot needs; what is never
+ * written from here on becomes read-only. Where a CPU may still run in the loader's memory, all of that
+ * stays, and a warning says so.
  *   Units:    `fill`: for tests, everything that comes back is overwritten first.
- *   Context:  boot CPU's thread, after smp_start(), once; nothing of the loader's is asked for any
- *             more. */
+ *   Context:  boot CPU's thread, after smp_start(), once; nothing of the loader's is asked for and
+ *             nothing of .init is used any more. */
 void boot_end(bool fill);
 
 #endif

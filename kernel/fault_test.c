@@ -66,6 +66,11 @@ static void fault_execute(volatile uint8_t *code)
     fault_call((vaddr_t)code);
 }
 
+static paddr_t fault_phys(const char *image)
+{
+    return fault_boot->kernel_phys + ((vaddr_t)image - fault_boot->kernel_virt);
+}
+
 static void fault_write_text(void)
 {
     fault_write((vaddr_t)__text_begin);
@@ -73,9 +78,7 @@ static void fault_write_text(void)
 
 static void fault_write_text_hhdm(void)
 {
-    paddr_t text = fault_boot->kernel_phys + ((vaddr_t)__text_begin - fault_boot->kernel_virt);
-
-    fault_write((vaddr_t)phys_to_virt(text));
+    fault_write((vaddr_t)phys_to_virt(fault_phys(__text_begin)));
 }
 
 static void fault_write_rodata(void)
@@ -85,10 +88,39 @@ static void fault_write_rodata(void)
 
 static void fault_write_rodata_hhdm(void)
 {
-    paddr_t rodata = fault_boot->kernel_phys + ((vaddr_t)__rodata_begin - fault_boot->kernel_virt);
-
-    fault_write((vaddr_t)phys_to_virt(rodata));
+    fault_write((vaddr_t)phys_to_virt(fault_phys(__rodata_begin)));
 }
+
+/* ---- What has changed after the boot ---- */
+
+static void fault_write_ro_after_init(void)
+{
+    fault_write((vaddr_t)__ro_after_init_begin);
+}
+
+static void fault_write_ro_after_init_hhdm(void)
+{
+    fault_write((vaddr_t)phys_to_virt(fault_phys(__ro_after_init_begin)));
+}
+
+/* Self-tests run at boot only. */
+static void fault_execute_init(void)
+{
+    fault_call((vaddr_t)run_memory_tests);
+}
+
+static void fault_read_init_data(void)
+{
+    fault_read((vaddr_t)__init_data_begin);
+}
+
+/* The frames of .init are ordinary memory now: written by whoever gets them, executed by nobody. */
+static void fault_execute_init_hhdm(void)
+{
+    fault_call((vaddr_t)phys_to_virt(fault_phys(__init_begin)));
+}
+
+/* ---- Data that is not code ---- */
 
 static void fault_execute_data(void)
 {
@@ -267,6 +299,47 @@ static void fault_heap_guard_above(void)
     fault_heap_guard(true);
 }
 
+/* The pages around a block of kvm_alloc(). */
+static void fault_kvm_guard(bool above)
+{
+    vaddr_t block;
+
+    if (kvm_alloc(&mm_kernel()->kvm, 3 * PAGE_SIZE, 0, &block) != MM_OK)
+        return;
+    fault_write(block);
+    fault_write(block + 3 * PAGE_SIZE - 1);
+    fault_read(above ? block + 3 * PAGE_SIZE : block - 1);
+}
+
+static void fault_kvm_guard_below(void)
+{
+    fault_kvm_guard(false);
+}
+
+static void fault_kvm_guard_above(void)
+{
+    fault_kvm_guard(true);
+}
+
+static void fault_kvm_use_after_free(void)
+{
+    vaddr_t block;
+
+    if (kvm_alloc(&mm_kernel()->kvm, 3 * PAGE_SIZE, 0, &block) != MM_OK)
+        return;
+    fault_write(block);
+    kvm_free(&mm_kernel()->kvm, block);
+    fault_read(block);
+}
+
+static void fault_execute_kvm(void)
+{
+    vaddr_t block;
+
+    if (kvm_alloc(&mm_kernel()->kvm, PAGE_SIZE, 0, &block) == MM_OK)
+        fault_execute((volatile uint8_t *)block);
+}
+
 static void fault_double_free(void)
 {
     void *block = kmalloc(64);
@@ -434,6 +507,11 @@ static const struct {
     { "write-text-hhdm", fault_write_text_hhdm },
     { "write-rodata", fault_write_rodata },
     { "write-rodata-hhdm", fault_write_rodata_hhdm },
+    { "write-ro-after-init", fault_write_ro_after_init },
+    { "write-ro-after-init-hhdm", fault_write_ro_after_init_hhdm },
+    { "execute-init", fault_execute_init },
+    { "execute-init-hhdm", fault_execute_init_hhdm },
+    { "read-init-data", fault_read_init_data },
     { "execute-data", fault_execute_data },
     { "execute-heap", fault_execute_heap },
     { "execute-stack", fault_execute_stack },
@@ -453,6 +531,10 @@ static const struct {
     { "kernel-stack-above", fault_kernel_stack_above },
     { "heap-guard-below", fault_heap_guard_below },
     { "heap-guard-above", fault_heap_guard_above },
+    { "kvm-guard-below", fault_kvm_guard_below },
+    { "kvm-guard-above", fault_kvm_guard_above },
+    { "kvm-use-after-free", fault_kvm_use_after_free },
+    { "execute-kvm", fault_execute_kvm },
     { "double-free", fault_double_free },
     { "divide", fault_divide },
     { "ud", fault_invalid_opcode },

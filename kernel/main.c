@@ -89,6 +89,8 @@ _Noreturn void kmain(vaddr_t loader_stack)
         power_end(POWER_TEST_FAILED);
     if (!stress_run(mm_kernel()->options.stress_seconds))
         power_end(POWER_TEST_FAILED);
+    if (options.dump_tables)
+        paging_dump(&mm_kernel()->kernel_space);
     console_print("Hello from MelloOS ✨");
     screen_show_summary(mm_kernel(), mm_kernel()->tests, smp_cpu_count());
     if (options.has_fault)

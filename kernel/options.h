@@ -13,6 +13,7 @@ struct kernel_options {
     struct mm_cmdline_word fault; /* its word; the value points into the line */
     bool has_test;                /* mello.test=<name>: a test of several CPUs */
     struct mm_cmdline_word test;  /* its word, likewise */
+    bool dump_tables;             /* mello.dump=tables: every mapping, before the greeting */
     bool fill_loader;             /* mello.fill=loader: overwrite what the loader gives back */
     struct smp_options smp;       /* mello.lost=N: the CPU at that place comes too late */
 };

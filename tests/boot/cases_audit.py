@@ -162,8 +162,19 @@ def check_all(leaves):
                    f"executable, and writable elsewhere: {leaf}")
 
 
+def bounds(view, name):
+    """[begin, end) of a part of the image, by the symbols of the kernel file."""
+    text = subprocess.run(["nm", str(view.tree.build / "kernel.elf")], check=True, capture_output=True,
+                          text=True).stdout
+    return [int(re.search(rf"^([0-9a-f]+) . __{name}_{end}$", text, re.M)[1], 16)
+            for end in ("begin", "end")]
+
+
 def check_image(view, log, leaves):
-    """Every page of the kernel file's segments with just its rights, but for the guard pages."""
+    """Every page of the kernel file's segments with just its rights, but for the guard pages, what
+    only the boot needed, and what is read-only after it."""
+    gone = [bounds(view, "init"), bounds(view, "init_data")]
+    sealed_begin, sealed_end = bounds(view, "ro_after_init")
     elf = Elf((view.tree.build / "kernel.elf").read_bytes())
     base = elf.loads()[0].get("vaddr") & ~0xFFF
     phys = int(log.only(r"\[loader\] kernel at .*physical 0x([0-9a-f]+).*")[1], 16)
@@ -173,6 +184,13 @@ def check_image(view, log, leaves):
         flags = segment.get("flags")
         for virt in range(segment.get("vaddr") & ~0xFFF, segment.end(), PAGE):
             leaf = pages.get(virt)
+            if any(begin <= virt < end for begin, end in gone):
+                expect(leaf is None, f"is mapped after the boot: {leaf}")
+                continue
+            if sealed_begin <= virt < sealed_end:
+                flags &= ~PF_W
+            else:
+                flags = segment.get("flags")
             if leaf is None:
                 missing += 1
                 expect(flags & PF_W, f"{virt:#x} is not mapped")
@@ -240,6 +258,71 @@ def check_write_combining(machine, leaf):
            f"not write-combining: {leaf}, {entry:#x}")
 
 
+# ---- What mm says about its tables
+
+DUMP = re.compile(r"\[MM\] map 0x([0-9a-f]+)-0x([0-9a-f]+) (r)([w-])([x-])([u-])([g-])(-wc|-uc|-wt)? "
+                  r"([124][KMG](?:\+[124][KMG])*) -> 0x([0-9a-f]+)")
+SIZES = {"4K": PAGE, "2M": LARGE, "1G": HUGE}
+
+
+def runs_of(leaves):
+    """[(begin, end, frame, rights, sizes)]: leaves that go on in both addresses with the same rights."""
+    runs = []
+    for leaf in sorted(leaves, key=lambda leaf: leaf.virt):
+        rights = ("w" if leaf.writable else "-", "x" if leaf.executable else "-",
+                  "u" if leaf.user else "-", "g" if leaf.global_ else "-", leaf.uncached,
+                  leaf.write_through)
+        begin, frame, sizes = leaf.virt, leaf.phys, set()
+        if runs and runs[-1][1] == leaf.virt and runs[-1][3] == rights \
+                and runs[-1][2] + leaf.virt - runs[-1][0] == leaf.phys:
+            begin, _, frame, _, sizes = runs.pop()
+        runs.append((begin, leaf.virt + leaf.size, frame, rights, sizes | {leaf.size}))
+    return runs
+
+
+def dumped(log):
+    """The same from the lines of paging_dump(). A write-combining leaf has PWT and the PAT bit, which
+    QEMU does not print; an uncached one has PCD and PWT."""
+    runs = []
+    for match in log.find(DUMP.pattern):
+        begin, end, frame = (int(match[number], 16) for number in (1, 2, 10))
+        kind = match[8] or ""
+        rights = (match[4], match[5], match[6], match[7], kind == "-uc", kind != "")
+        runs.append((begin, end, frame, rights, {SIZES[size] for size in match[9].split("+")}))
+    return runs
+
+
+def same_as_dump(view, memory, cpu, keys="", extra=()):
+    """Range by range, right by right: what QEMU finds in the tables is what mm says of them."""
+    machine = Machine(view, memory, cpu, f"mello.dump=tables {keys}".strip(), extra)
+    try:
+        log = Log(machine.boot)
+        found, said = runs_of(machine.leaves()), dumped(log)
+        expect(len(said) > 10, f"{len(said)} lines of a dump")
+        for run in found:
+            expect(run in said, f"not in the dump: {text_of_run(run)}")
+        for run in said:
+            expect(run in found, f"in the dump alone: {text_of_run(run)}")
+        check_aliases(said)
+    finally:
+        machine.close()
+
+
+def text_of_run(run):
+    begin, end, frame, rights, sizes = run
+    return f"{begin:#x}-{end:#x} {rights} {sorted(sizes)} -> {frame:#x}"
+
+
+def check_aliases(runs):
+    """No frame is writable in one run and executable in another, nor both in one."""
+    for begin, end, frame, rights, _ in runs:
+        expect(rights[:2] != ("w", "x"), f"{begin:#x} is writable and executable")
+        for other, other_end, other_frame, other_rights, _ in runs:
+            if rights[1] == "x" and other_rights[0] == "w":
+                expect(other_frame >= frame + end - begin or other_frame + other_end - other <= frame,
+                       f"{begin:#x} is executable, and writable at {other:#x}")
+
+
 add("audit/64M-qemu64", audit, "64M", "qemu64")
 add("audit/64M-max", audit, "64M", "max")
 add("audit/5G-qemu64", audit, "5G", "qemu64")
@@ -251,3 +334,10 @@ add("audit/baserev2", audit, "64M", "qemu64", "loader.baserev=2")
 add("audit/islands", audit, "64M", "qemu64", "loader.map=+0x2800000:0x3000:1 "
     "loader.map=+0x2a00800:0x100:4 loader.map=+0x2c00000:0x200000:3 loader.map=+0x300000:0x1000:77")
 add("audit/no-framebuffer", audit, "64M", "qemu64", "loader.omit=framebuffer")
+add("audit/dump-64M", same_as_dump, "64M", "qemu64")
+add("audit/dump-64M-max", same_as_dump, "64M", "max", "", ("-smp", "4"))
+add("audit/dump-5G-max", same_as_dump, "5G", "max")
+add("audit/dump-la57", same_as_dump, "64M", "max", "loader.la57=1", ("-smp", "2"))
+add("audit/dump-other-hhdm", same_as_dump, "64M", "qemu64",
+    "loader.hhdm=0xffff9a8765433000 loader.slide=0x2345000")
+add("audit/dump-after-stress", same_as_dump, "64M", "qemu64", "mm.stress=2", ("-smp", "2"))

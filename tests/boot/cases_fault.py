@@ -46,6 +46,8 @@ NONE = "not present"
 
 # name: (lines that the report must have, the walk's end or None, CPUs)
 BOTH, ONE = ("qemu64", "max"), ("qemu64",)
+INIT = r"init of function run_memory_tests \+ 0x0 \(given back after boot\)"
+BLOCK = r"0x[0-9a-f]+"
 RODATA = r"(rodata of \S+|kernel rodata) \+ 0x0"
 BELOW_BOOT_STACK = r"guard page below the boot stack \(stack overflow\)"
 FAULTS = {
@@ -53,6 +55,12 @@ FAULTS = {
     "write-text-hhdm": ([WRITE, hhdm(r": text of function _start \+ 0x0")], RO, BOTH),
     "write-rodata": ([WRITE, at(RODATA)], RO, BOTH),
     "write-rodata-hhdm": ([WRITE, hhdm(": " + RODATA)], RO, BOTH),
+    "write-ro-after-init": ([WRITE, at(r"ro_after_init of limine_requests \+ 0x0")], RO, BOTH),
+    "write-ro-after-init-hhdm": ([WRITE, hhdm(r": ro_after_init of limine_requests \+ 0x0")], RO, BOTH),
+    "execute-init": ([ABSENT.format(10, "instruction fetch from"), at(INIT)], NONE, BOTH),
+    "execute-init-hhdm": ([FETCH, hhdm(r", byte 0 \(executable, (free|used|page table)\)")], RW, BOTH),
+    "read-init-data": ([READ_ABSENT, at(r"(init_data of \S+|kernel init_data) \+ 0x0 "
+                                        r"\(given back after boot\)")], NONE, ONE),
     "execute-data": ([FETCH, at(r"data of fault_data \+ 0x0"),
                       r"^  rip 0x[0-9a-f]{16}: data of fault_data \+ 0x0$"], RW, BOTH),
     "execute-heap": ([FETCH, at(r"heap block 0x[0-9a-f]+ of 64 bytes, byte 0")], RW, BOTH),
@@ -83,6 +91,10 @@ FAULTS = {
     "kernel-stack-above": ([READ_ABSENT, at("guard page above kernel stack 0")], NONE, ONE),
     "heap-guard-below": ([READ_ABSENT, at("heap guard, 1 byte below the heap")], NONE, BOTH),
     "heap-guard-above": ([READ_ABSENT, at("heap guard, 0 bytes above the heap")], NONE, BOTH),
+    "kvm-guard-below": ([READ_ABSENT], NONE, BOTH),
+    "kvm-guard-above": ([READ_ABSENT], NONE, ONE),
+    "kvm-use-after-free": ([READ_ABSENT], NONE, ONE),
+    "execute-kvm": ([FETCH], RW, ONE),
     "divide": ([HEAD.format(NO_CODE.format("#DE divide error", 0)), rip("fault_divide")], None, ONE),
     "ud": ([HEAD.format(NO_CODE.format("#UD invalid opcode", 6)), rip("fault_invalid_opcode")], None,
            ONE),

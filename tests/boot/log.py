@@ -224,6 +224,7 @@ def check_numbers(log):
     expect(ready["total_kb"] == of_ram, f"total_kb is not the ranges' {of_ram}: {ready}")
     check_frames(log, ready)
     check_loader_memory(log)
+    log.only(r"\[MM\] kernel image: [1-9]\d* KB of \.init given back, [1-9]\d* KB read-only from here on")
     expect(ready["pmm_us"] <= ready["total_us"] < 120_000_000, f"times: {ready}")
     return ready
 
