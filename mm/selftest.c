@@ -446,6 +446,39 @@ static bool paging_case_stack(struct test_run *run)
     return true;
 }
 
+#define BLOCK_SMALL_BYTES (3 * PAGE_SIZE)
+
+/* 2 MB and three pages where there is memory, so that leaves of both sizes are used. */
+static uint64_t block_bytes(struct pmm *pmm)
+{
+    bool is_tiny = pmm_stats(pmm).free_frames * FRAME_SIZE < 4 * LARGE_PAGE_SIZE;
+
+    return is_tiny ? BLOCK_SMALL_BYTES : LARGE_PAGE_SIZE + BLOCK_SMALL_BYTES;
+}
+
+static bool paging_case_block(struct test_run *run)
+{
+    struct kvm *kvm = &run->mm->kvm;
+    const uint64_t bytes = block_bytes(&run->mm->pmm);
+    vaddr_t block;
+    paddr_t found;
+
+    REQUIRE_STATUS(MM_OK, kvm_alloc(kvm, bytes, 0, &block));
+    REQUIRE_STATUS(MM_NOT_MAPPED, paging_translate(run->space, block - 1, &found));
+    REQUIRE_STATUS(MM_NOT_MAPPED, paging_translate(run->space, block + bytes, &found));
+    size_t other = first_other_byte((const void *)(uintptr_t)block, 0, bytes);
+    REQUIRE(other == bytes, "expected zeroes, got another byte at offset %lu of the block", other);
+    for (vaddr_t at = block; at < block + bytes; at += PAGE_SIZE)
+        *word_at(at) = at;
+    for (vaddr_t at = block; at < block + bytes; at += PAGE_SIZE)
+        REQUIRE(*word_at(at) == at, "expected 0x%lx in the block, got 0x%lx", at, *word_at(at));
+    kvm_free(kvm, block);
+    REQUIRE_STATUS(MM_NOT_MAPPED, paging_translate(run->space, block, &found));
+    REQUIRE_STATUS(MM_NOT_MAPPED, paging_translate(run->space, block + bytes - 1, &found));
+    mm_format(run->note, NOTE_BYTES, "%lu KB", bytes >> 10);
+    return true;
+}
+
 struct mm_test_result test_paging(struct mm *mm)
 {
     static const struct test_case cases[] = {
@@ -461,6 +494,7 @@ struct mm_test_result test_paging(struct mm *mm)
         { "guard pages are not mapped", paging_case_guards, LIVE_ONLY },
         { "the lower half is empty", paging_case_lower_half, LIVE_ONLY },
         { "a kernel stack stands between guard pages", paging_case_stack, LIVE_ONLY },
+        { "a block of scattered frames stands between guard pages", paging_case_block, LIVE_ONLY },
     };
     struct test_run run = { .mm = mm, .space = &mm->kernel_space };
     struct address_space own;

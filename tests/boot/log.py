@@ -47,6 +47,7 @@ CASES = [
     "paging: guard pages are not mapped",
     "paging: the lower half is empty",
     "paging: a kernel stack stands between guard pages",
+    "paging: a block of scattered frames stands between guard pages",
     "heap: kmalloc(1024) gives an aligned block",
     "heap: a block is zeroed",
     "heap: a block keeps what is written",
