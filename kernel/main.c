@@ -8,6 +8,7 @@
  * smp_start() has switched them on. */
 #include "arch/x86_64/percpu.h"
 #include "arch/x86_64/tsc.h"
+#include "kernel/bench.h"
 #include "kernel/boot.h"
 #include "kernel/boot_end.h"
 #include "kernel/console.h"
@@ -88,6 +89,8 @@ _Noreturn void kmain(vaddr_t loader_stack)
     if (options.has_test && !cpu_test_run(&options.test))
         power_end(POWER_TEST_FAILED);
     if (!stress_run(mm_kernel()->options.stress_seconds))
+        power_end(POWER_TEST_FAILED);
+    if (!bench_run(mm_kernel()->options.bench))
         power_end(POWER_TEST_FAILED);
     if (options.dump_tables)
         paging_dump(&mm_kernel()->kernel_space);

@@ -118,6 +118,27 @@ static bool read_stress(const struct mm_cmdline_word *word, struct mm_options *o
     return true;
 }
 
+static bool read_bench(const struct mm_cmdline_word *word, struct mm_options *options)
+{
+    static const struct {
+        const char *name;
+        unsigned bits;
+    } suites[] = {
+        { "frames", MM_BENCH_FRAMES },
+        { "paging", MM_BENCH_PAGING },
+        { "heap", MM_BENCH_HEAP },
+        { "all", MM_BENCH_FRAMES | MM_BENCH_PAGING | MM_BENCH_HEAP },
+    };
+
+    for (size_t i = 0; i < sizeof(suites) / sizeof(suites[0]); i++) {
+        if (mm_cmdline_value_is(word, suites[i].name)) {
+            options->bench = suites[i].bits;
+            return true;
+        }
+    }
+    return false;
+}
+
 static const struct {
     const char *key;
     const char *values;
@@ -127,10 +148,35 @@ static const struct {
     { "mm.lowmem", "on or off", read_low_memory },
     { "mm.dump", "on or off", read_dump },
     { "mm.stress", "a number of seconds, at most 86400", read_stress },
+    { "mm.bench", "frames, paging, heap or all", read_bench },
 };
+
+#define KNOWN_BYTES 256u
+
+/* "mm.log, mm.lowmem, ..." as far as it fits. */
+static void known_keys(char text[KNOWN_BYTES])
+{
+    size_t used = 0;
+
+    for (size_t i = 0; i < sizeof(option_keys) / sizeof(option_keys[0]); i++) {
+        size_t bytes = length_of(option_keys[i].key);
+
+        if (used + bytes + 3 > KNOWN_BYTES)
+            break;
+        if (i > 0) {
+            text[used++] = ',';
+            text[used++] = ' ';
+        }
+        memcpy(text + used, option_keys[i].key, bytes);
+        used += bytes;
+    }
+    text[used] = '\0';
+}
 
 static void read_option(const struct mm_cmdline_word *word, struct mm_options *options)
 {
+    char known[KNOWN_BYTES];
+
     for (size_t i = 0; i < sizeof(option_keys) / sizeof(option_keys[0]); i++) {
         if (!mm_cmdline_key_is(word, option_keys[i].key))
             continue;
@@ -139,9 +185,9 @@ static void read_option(const struct mm_cmdline_word *word, struct mm_options *o
                     option_keys[i].values, (int)word->value_bytes, word->value);
         return;
     }
-    mm_info(
-        "warning: unknown key '%.*s' on the command line: ignored (known: mm.log, mm.lowmem, mm.dump, mm.stress)",
-        (int)word->key_bytes, word->key);
+    known_keys(known);
+    mm_info("warning: unknown key '%.*s' on the command line: ignored (known: %s)",
+            (int)word->key_bytes, word->key, known);
 }
 
 struct mm_options mm_options_read(const char *line)

@@ -19,9 +19,9 @@ from log import HELLO, Log, check_success
 from machine import QEMU, Failure, expect, kill_session, plain_environment, run_child
 from suite import add
 
-COMMANDS = ["run", "test", "debug", "clean", "deps", "help"]
+COMMANDS = ["run", "test", "debug", "bench", "clean", "deps", "help"]
 OPTIONS = ["--headless", "--memory", "--cpus", "--cmdline", "--accel", "--timeout", "--all",
-           "--dry-run"]
+           "--dry-run", "--icount", "--quick", "--docs"]
 
 USAGE_ERRORS = {
     "no-command": [],

@@ -29,12 +29,18 @@ bool mm_cmdline_value_is(const struct mm_cmdline_word *word, const char *value);
  *   Returns:  true and the word in *word; false if there is none (*word is as before). */
 bool mm_cmdline_find(const char *line, const char *key, struct mm_cmdline_word *word);
 
+/* Suites of the kernel's benchmark: bits of mm_options.bench. */
+#define MM_BENCH_FRAMES 1u
+#define MM_BENCH_PAGING 2u
+#define MM_BENCH_HEAP   4u
+
 /* What the mm.* keys of a command line ask for. */
 struct mm_options {
     int log_level;           /* mm.log=error|info|debug: an enum mm_log_level; default info */
     bool low_memory;         /* mm.lowmem=on: also hand out frames below 1 MiB; default off */
     bool dump;               /* mm.dump=on: log all mappings of the kernel at boot; default off */
     uint32_t stress_seconds; /* mm.stress=SECONDS: for the kernel's stress test; default 0, none */
+    unsigned bench;          /* mm.bench=frames|paging|heap|all: MM_BENCH_* bits; default 0, none */
 };
 
 /* Reads the mm.* keys. A key that mm does not know, or a value that the key does not take, is one
