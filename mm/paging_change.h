@@ -96,9 +96,11 @@ static inline void change_remember(struct address_space *space, vaddr_t page, ui
     space->last.entry = entry;
 }
 
-/* Adds translations that become stale. */
+/* Adds translations that become stale. A page may be told several times in a row: for each level. */
 static inline void batch_add(struct mm_tlb_batch *batch, vaddr_t page)
 {
+    if (batch->count > 0 && batch->pages[batch->count - 1] == page)
+        return;
     if (batch->count < MM_TLB_BATCH_MAX)
         batch->pages[batch->count++] = page;
     else

@@ -124,6 +124,79 @@ static void change_the_leaf_size(void)
     probe_range(V, MM_MIB(2), PAGE_SIZE);
 }
 
+/* A page of a large leaf: the leaf's translation serves the others until it is dropped. */
+static void unmap_a_page_of_a_large_leaf(void)
+{
+    assert_ok(paging_map_range(&space, V, MM_MIB(2), MM_MIB(4), RW | PAGING_GLOBAL));
+    touch_range(V, MM_MIB(4), MM_MIB(1));
+    assert_ok(paging_unmap_page(&space, V + MM_MIB(1), NULL));
+    probe_range(V, MM_MIB(4), MM_MIB(1));
+    touch(V);
+    touch(V + MM_MIB(1) + PAGE_SIZE);
+}
+
+/* Two levels at once. */
+static void unmap_a_page_of_a_huge_leaf(void)
+{
+    assert_ok(paging_map_range(&space, V, MM_GIB(1), MM_GIB(1), RW));
+    touch_range(V, MM_GIB(1), MM_MIB(256));
+    assert_ok(paging_unmap_page(&space, V + MM_MIB(256), NULL));
+    probe_range(V, MM_GIB(1), MM_MIB(256));
+}
+
+static void protect_some_pages(void)
+{
+    assert_ok(paging_map_range(&space, V, 0x1000, 8 * PAGE_SIZE, RW | PAGING_GLOBAL));
+    touch_range(V, 8 * PAGE_SIZE, PAGE_SIZE);
+    assert_ok(paging_protect_range(&space, V + PAGE_SIZE, 4 * PAGE_SIZE, PAGING_READ));
+    assert_int_equal(hosted_cpu_access(V, HOSTED_WRITE, NULL), HOSTED_OK);
+    assert_int_equal(hosted_cpu_access(V + 5 * PAGE_SIZE, HOSTED_WRITE, NULL), HOSTED_OK);
+    probe_range(V, 8 * PAGE_SIZE, PAGE_SIZE);
+}
+
+static void protect_a_part_of_a_large_leaf(void)
+{
+    assert_ok(paging_map_range(&space, V, MM_MIB(2), MM_MIB(2), RW));
+    touch_range(V, MM_MIB(2), MM_MIB(1));
+    assert_ok(paging_protect_range(&space, V + MM_MIB(1), 2 * PAGE_SIZE, PAGING_EXECUTE));
+    probe_range(V, MM_MIB(2), PAGE_SIZE);
+}
+
+static void protect_a_large_leaf(void)
+{
+    assert_ok(paging_map_range(&space, V, MM_MIB(2), MM_MIB(2), RW));
+    touch_range(V, MM_MIB(2), MM_MIB(1));
+    assert_ok(paging_protect_range(&space, V, MM_MIB(2), RW | PAGING_UNCACHED));
+    probe_range(V, MM_MIB(2), PAGE_SIZE);
+}
+
+static void remap_some_pages(void)
+{
+    assert_ok(paging_map_range(&space, V, 0x1000, 4 * PAGE_SIZE, RW));
+    touch_range(V, 4 * PAGE_SIZE, PAGE_SIZE);
+    assert_ok(paging_remap_range(&space, V + PAGE_SIZE, 0x9000, 2 * PAGE_SIZE, RW));
+    touch_range(V, 4 * PAGE_SIZE, PAGE_SIZE);
+}
+
+/* The same frames by smaller leaves: the old large translation is not wrong, but must not stay to be
+ * missed by the flush of a single page later. */
+static void remap_a_part_of_a_leaf_to_where_it_was(void)
+{
+    assert_ok(paging_map_range(&space, V, MM_MIB(2), MM_MIB(2), RW));
+    touch_range(V, MM_MIB(2), MM_MIB(1));
+    assert_ok(paging_remap_range(&space, V + PAGE_SIZE, MM_MIB(2) + PAGE_SIZE, PAGE_SIZE, RW));
+    touch_range(V, MM_MIB(2), MM_MIB(1));
+}
+
+/* Tables that gain user access, on three levels: told once. */
+static void let_user_in(void)
+{
+    assert_ok(paging_map_page(&space, V, 0x1000, RW));
+    touch(V);
+    assert_ok(paging_map_page(&space, V + PAGE_SIZE, 0x2000, RW | PAGING_USER));
+    touch(V);
+}
+
 typedef void (*scenario_fn)(void);
 
 static const struct {
@@ -138,6 +211,15 @@ static const struct {
     { "unmap_a_large_leaf", unmap_a_large_leaf, 1 },
     { "unmap_a_huge_leaf", unmap_a_huge_leaf, 1 },
     { "map_again_elsewhere", map_again_elsewhere, 1 },
+    { "unmap_a_page_of_a_large_leaf", unmap_a_page_of_a_large_leaf, 1 },
+    { "unmap_a_page_of_a_huge_leaf", unmap_a_page_of_a_huge_leaf, 1 },
+    { "protect_some_pages", protect_some_pages, 4 },
+    { "protect_a_part_of_a_large_leaf", protect_a_part_of_a_large_leaf,
+      0 }, /* two pages, one leaf */
+    { "protect_a_large_leaf", protect_a_large_leaf, 1 },
+    { "remap_some_pages", remap_some_pages, 2 },
+    { "remap_a_part_of_a_leaf_to_where_it_was", remap_a_part_of_a_leaf_to_where_it_was, 1 },
+    { "let_user_in", let_user_in, 1 },
     { "change_the_leaf_size", change_the_leaf_size, 0 }, /* more than a batch: one full flush */
 };
 
@@ -347,6 +429,18 @@ static void random_switches(unsigned steps)
         }
         if (random_chance(60)) {
             (void)hosted_cpu_access(address + random_below(bytes), (unsigned)random_below(3), NULL);
+        } else if (mapped[active][slot] && random_chance(40)) {
+            uint64_t at = mm_round_down(random_below(bytes), PAGE_SIZE);
+            uint64_t part = mm_round_down(1 + random_below(bytes - at), PAGE_SIZE) + PAGE_SIZE;
+            paging_rights_t rights = random_chance(50) ? RW : PAGING_EXECUTE | PAGING_GLOBAL;
+
+            part = part > bytes - at ? bytes - at : part;
+            part = random_chance(50) || part > MM_MIB(8) ? PAGE_SIZE : part;
+            if (random_chance(50))
+                assert_ok(paging_protect_range(spaces[active], address + at, part, rights));
+            else
+                assert_ok(
+                    paging_remap_range(spaces[active], address + at, MM_GIB(3) + at, part, rights));
         } else if (mapped[active][slot]) {
             assert_ok(paging_unmap_range(spaces[active], address, bytes));
             mapped[active][slot] = false;
