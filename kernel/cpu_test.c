@@ -9,6 +9,7 @@
  *                          word and then called mm_port_cpu_barrier() (cpu_test_barrier.c)
  *   barrier-left-out       the same without the call: stores are missed where CPUs run at the same time,
  *                          so this one fails there
+ *   demand                 pages that are mapped when they are touched (cpu_test_demand.c)
  *   nested-interrupts      a call inside a timer handler inside a thread, on each CPU: each in a
  *                          slot of its own, and allocating
  *
@@ -358,6 +359,7 @@ static const struct {
     { "barrier", cpu_test_barrier, "found every store of each other" },
     { "barrier-left-out", cpu_test_barrier_left_out,
       "found every store of each other although nobody asked for it: they take turns" },
+    { "demand", cpu_test_demand, "touched pages that came when they were touched" },
     { "nested-interrupts", cpu_test_nested, "allocated at levels 0, 1 and 2, each in its slot" },
 };
 

@@ -18,5 +18,6 @@ bool cpu_test_meet(unsigned number);
 /* The tests in files of their own. */
 void cpu_test_barrier(void);
 void cpu_test_barrier_left_out(void);
+void cpu_test_demand(void);
 
 #endif

@@ -8,6 +8,9 @@
  *     on CPU 2 of 4 (where there are several)
  *     registers, then the callers along the frame pointers, by name
  *     page tables of 0x...: one entry per level
+ *     the window, the frame with its owner, the blocks around, where mm knows them
+ *
+ * and of the answer to a page fault in a window that is filled on demand (paging_watch()).
  *
  * Invariants: CR2 is read first, because a failure inside the report would change it; page tables,
  * which are the likeliest to be broken, are printed last; nothing is read through a pointer of the
@@ -18,6 +21,7 @@
 #include "arch/x86_64/cpu.h"
 #include "arch/x86_64/gdt.h"
 #include "arch/x86_64/idt.h"
+#include "arch/x86_64/interrupt.h"
 #include "kernel/console.h"
 #include "kernel/image.h"
 #include "kernel/panic.h"
@@ -26,10 +30,11 @@
 #include "kernel/smp.h"
 #include "kernel/symbols.h"
 #include "kernel/walk.h"
-#include <mm/cpu.h>
+#include <mm/explain.h>
 #include <mm/paging.h>
 
-#define TRAP_TEXT_MAX 160
+#define TRAP_TEXT_MAX  160
+#define TRAP_RFLAGS_IF ((uint64_t)1 << 9)
 
 /* One failure: the state that the CPU left, and the address that CR2 held then. */
 struct trap_report {
@@ -63,6 +68,8 @@ static const char *const trap_names[TRAP_EXCEPTIONS] = {
     [30] = "#SX security exception",
 };
 
+static void trap_on_page_fault(const struct trap_frame *frame);
+
 void trap_init(void)
 {
     const uint64_t stack_tops[GDT_IST_COUNT] = {
@@ -73,6 +80,7 @@ void trap_init(void)
 
     gdt_init(stack_tops);
     idt_init();
+    interrupt_set_handler(TRAP_PAGE_FAULT, trap_on_page_fault);
 }
 
 static const char *trap_name(uint64_t vector)
@@ -264,9 +272,19 @@ static vaddr_t trap_bare_return_address(const struct trap_frame *frame)
     return *(const vaddr_t *)top;
 }
 
-_Noreturn void trap_handle(const struct trap_frame *frame)
+/* What mm knows besides; the tables were printed already, as the CPU walks them. */
+static void trap_print_known(void *unused, const char *line)
 {
-    struct trap_report report = { frame, cpu_read_cr2() };
+    static const char tables[] = "page tables:";
+
+    (void)unused;
+    if (memcmp(line, tables, sizeof(tables) - 1) != 0)
+        console_print("  %s", line);
+}
+
+static _Noreturn void trap_end(const struct trap_frame *frame, vaddr_t cr2)
+{
+    struct trap_report report = { frame, cr2 };
 
     panic_begin(trap_name(frame->vector), frame->rip);
     trap_print_head(&report);
@@ -280,7 +298,27 @@ _Noreturn void trap_handle(const struct trap_frame *frame)
     trap_print_suspects(frame);
     trap_print_registers(&report);
     panic_print_callers(trap_bare_return_address(frame), frame->rbp);
-    if (trap_has_address(frame))
+    if (trap_has_address(frame)) {
         walk_print(report.cr2);
+        mm_explain_more(mm_kernel(), report.cr2, trap_print_known, NULL);
+    }
     power_end(POWER_PANIC);
+}
+
+_Noreturn void trap_handle(const struct trap_frame *frame)
+{
+    trap_end(frame, cpu_read_cr2());
+}
+
+/* ---- Faults that are answered ---- */
+
+/* Code that had interrupts off may hold a lock of mm, and in an NMI handler mm must not be called: their
+ * faults are failures. Interrupts stay off here. */
+static void trap_on_page_fault(const struct trap_frame *frame)
+{
+    vaddr_t cr2 = cpu_read_cr2();
+
+    if ((frame->rflags & TRAP_RFLAGS_IF) == 0 || mm_port_cpu_slot() == MM_PORT_NO_SLOT ||
+        !paging_fault(&mm_kernel()->kernel_space, cr2, frame->error))
+        trap_end(frame, cr2);
 }
