@@ -2,7 +2,10 @@
 /* Bits of 64-bit words, for the bitmaps of mm. Internal to mm.
  *
  * A run of bits is [from, to) in bit numbers over an array of words. Counting is written out because
- * the builtin becomes a call into the compiler's library on CPUs without POPCNT. */
+ * the builtin becomes a call into the compiler's library on CPUs without POPCNT.
+ *
+ * Words are written by one CPU at a time (under a lock) and may be read by others meanwhile, so single
+ * bits are read and written with relaxed atomics, which cost nothing. */
 #ifndef MM_BITS_H
 #define MM_BITS_H
 
@@ -37,19 +40,33 @@ static inline uint64_t bits_mask(uint64_t index, uint64_t from, uint64_t to)
     return mask;
 }
 
+static inline uint64_t bits_load(const uint64_t *word)
+{
+    return __atomic_load_n(word, __ATOMIC_RELAXED);
+}
+
+static inline void bits_store(uint64_t *word, uint64_t value)
+{
+    __atomic_store_n(word, value, __ATOMIC_RELAXED);
+}
+
 static inline bool bits_test(const uint64_t *words, uint64_t bit)
 {
-    return (words[bit / BITS_PER_WORD] >> (bit % BITS_PER_WORD) & 1) != 0;
+    return (bits_load(&words[bit / BITS_PER_WORD]) >> (bit % BITS_PER_WORD) & 1) != 0;
 }
 
 static inline void bits_set(uint64_t *words, uint64_t bit)
 {
-    words[bit / BITS_PER_WORD] |= (uint64_t)1 << (bit % BITS_PER_WORD);
+    uint64_t *word = &words[bit / BITS_PER_WORD];
+
+    bits_store(word, *word | (uint64_t)1 << (bit % BITS_PER_WORD));
 }
 
 static inline void bits_clear(uint64_t *words, uint64_t bit)
 {
-    words[bit / BITS_PER_WORD] &= ~((uint64_t)1 << (bit % BITS_PER_WORD));
+    uint64_t *word = &words[bit / BITS_PER_WORD];
+
+    bits_store(word, *word & ~((uint64_t)1 << (bit % BITS_PER_WORD)));
 }
 
 #endif

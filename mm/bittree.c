@@ -38,8 +38,23 @@ void bittree_init(struct bittree *tree, uint64_t size, uint64_t *words)
 
 void bittree_add(struct bittree *tree, uint64_t number)
 {
-    for (unsigned i = 0; i < tree->levels; i++, number /= BITS_PER_WORD)
+    for (unsigned i = 0; i < tree->levels; i++) {
+        bool was_empty = tree->level[i][number / BITS_PER_WORD] == 0;
         bits_set(tree->level[i], number);
+        if (!was_empty)
+            return; /* then the levels above know of this word */
+        number /= BITS_PER_WORD;
+    }
+}
+
+void bittree_add_range(struct bittree *tree, uint64_t from, uint64_t to)
+{
+    for (unsigned i = 0; i < tree->levels; i++) {
+        for (uint64_t word = from / BITS_PER_WORD; word < words_for(to); word++)
+            bits_store(&tree->level[i][word], tree->level[i][word] | bits_mask(word, from, to));
+        from /= BITS_PER_WORD;
+        to = words_for(to);
+    }
 }
 
 void bittree_remove(struct bittree *tree, uint64_t number)
@@ -69,6 +84,32 @@ uint64_t bittree_lowest(const struct bittree *tree)
     for (unsigned i = tree->levels; i > 0; i--)
         number = number * BITS_PER_WORD + bits_lowest(tree->level[i - 1][number]);
     return number;
+}
+
+static uint64_t words_of_level(const struct bittree *tree, unsigned i)
+{
+    return i + 1 == tree->levels ? 1 : (uint64_t)(tree->level[i + 1] - tree->level[i]);
+}
+
+bool bittree_next(const struct bittree *tree, uint64_t from, uint64_t *out)
+{
+    uint64_t number = from;
+
+    for (unsigned i = 0; i < tree->levels; i++) {
+        uint64_t word = number / BITS_PER_WORD;
+        if (word >= words_of_level(tree, i))
+            return false;
+        uint64_t bits = tree->level[i][word] & UINT64_MAX << number % BITS_PER_WORD;
+        if (bits != 0) {
+            number = word * BITS_PER_WORD + bits_lowest(bits);
+            for (; i > 0; i--)
+                number = number * BITS_PER_WORD + bits_lowest(tree->level[i - 1][number]);
+            *out = number;
+            return true;
+        }
+        number = word + 1;
+    }
+    return false;
 }
 
 bool bittree_is_consistent(const struct bittree *tree, uint64_t size)

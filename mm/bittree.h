@@ -28,12 +28,19 @@ uint64_t bittree_words(uint64_t size);
 void bittree_init(struct bittree *tree, uint64_t size, uint64_t *words);
 
 void bittree_add(struct bittree *tree, uint64_t number);
+
+/* Adds the numbers [from, to), word by word; from < to. */
+void bittree_add_range(struct bittree *tree, uint64_t from, uint64_t to);
+
 void bittree_remove(struct bittree *tree, uint64_t number);
 bool bittree_has(const struct bittree *tree, uint64_t number);
 bool bittree_is_empty(const struct bittree *tree);
 
 /* The lowest member; the set is not empty. */
 uint64_t bittree_lowest(const struct bittree *tree);
+
+/* The lowest member that is not below `from`: true and the number in *out, or false. */
+bool bittree_next(const struct bittree *tree, uint64_t from, uint64_t *out);
 
 /* True if each bit of a higher level says what is so of its word below. */
 bool bittree_is_consistent(const struct bittree *tree, uint64_t size);

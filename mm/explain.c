@@ -235,6 +235,8 @@ const char *explain_frame_state(enum pmm_frame_state state)
         return ", reserved";
     case PMM_FRAME_TABLE:
         return ", page table";
+    case PMM_FRAME_RETIRED:
+        return ", retired (bad RAM)";
     case PMM_FRAME_OUTSIDE:
         break;
     }

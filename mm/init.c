@@ -106,7 +106,8 @@ static void start_frames(struct mm *mm, struct live_tables *live)
 
     if (status != MM_OK)
         mm_fatal("no room for %lu KB of frame bitmaps: %s", bytes >> 10, mm_status_name(status));
-    struct pmm_config config = { .low_memory = mm->options.low_memory };
+    struct pmm_config config = { .low_memory = mm->options.low_memory,
+                                 .trace = mm_log_level >= MM_LOG_DEBUG };
     pmm_init(&mm->pmm, &mm->map, phys_to_virt(metadata), &config);
     if (live->known)
         paging_for_each_table(live->root, keep_table, live);

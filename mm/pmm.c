@@ -1,59 +1,22 @@
 /* SPDX-License-Identifier: MIT */
-/* The physical memory manager: one bitmap for each run of RAM.
+/* Single frames: the fast paths, which touch nothing but the cache of the running slot, and the slow ones
+ * behind them, which take the lock.
  *
- * A run is a maximal row of adjacent RAM ranges of the memory map; its bitmap has two planes, so each
- * frame is in one of four states:
+ *      alloc:  zero magazine -> dirty magazine (cleared) -> refill -> take back all caches -> no
+ *      free:   right range? chunk and word known to hold used frames only? bit set? not in this cache?
+ *              -> magazine -> flush of the older half
  *
- *      taken   special
- *        0        0     free
- *        1        0     used
- *        1        1     reserved (the kernel's, the loader's, mm's own, kept back)
- *        0        1     page table (counts as used; only pmm_free_table gives it back)
+ * A fast path that meets anything unusual calls the slow one, which asks again under the lock and decides.
+ * Slots without a cache, and caches that are switched off, look empty and full, so the fast paths need
+ * no test for them.
  *
- * So a search looks for a zero in (taken | special), and every wrong free is told from the right one.
- * Bits behind the last frame of a run are reserved and not counted. Each run remembers the word where
- * a frame was last allocated, and the pmm the run: the next search goes on there.
- *
- * Invariants (pmm_verify): the counters equal the bits; free + used + reserved = total. */
-#include "mm/bits.h"
-#include "mm/context.h"
+ * Where the seed remembered the place of the last allocation, each slot remembers the chunk of its last
+ * refill (slot->hint; core->hint for code without a cache). */
+#include "mm/pmm_parts.h"
 
-#include <mm/hhdm.h>
-#include <mm/log.h>
-#include <mm/pmm.h>
+/* ---- reports ---- */
 
-struct pmm_range {
-    paddr_t base;
-    uint64_t frames;
-    uint64_t free_frames;
-    uint64_t hint; /* word of the bitmap where a frame was last allocated */
-    uint64_t *taken;
-    uint64_t *special;
-};
-
-static uint64_t words_of(uint64_t frames)
-{
-    return (frames + BITS_PER_WORD - 1) / BITS_PER_WORD;
-}
-
-static paddr_t range_end(const struct pmm_range *range)
-{
-    return range->base + range->frames * FRAME_SIZE;
-}
-
-/* ---- states of frames ---- */
-
-static enum pmm_frame_state state_of(const struct pmm_range *range, uint64_t frame)
-{
-    static const enum pmm_frame_state states[2][2] = {
-        { PMM_FRAME_FREE, PMM_FRAME_TABLE },
-        { PMM_FRAME_USED, PMM_FRAME_RESERVED },
-    };
-
-    return states[bits_test(range->taken, frame)][bits_test(range->special, frame)];
-}
-
-static const char *state_name(enum pmm_frame_state state)
+const char *pmm_state_name(enum pmm_frame_state state)
 {
     switch (state) {
     case PMM_FRAME_FREE:
@@ -64,267 +27,332 @@ static const char *state_name(enum pmm_frame_state state)
         return "reserved";
     case PMM_FRAME_TABLE:
         return "page-table";
+    case PMM_FRAME_RETIRED:
+        return "retired";
     default:
         return "outside RAM";
     }
 }
 
-static uint64_t *counter_of(struct pmm *pmm, enum pmm_frame_state state)
+MM_COLD void pmm_report_free(paddr_t address, enum pmm_frame_state state,
+                             enum pmm_frame_state expected)
 {
-    if (state == PMM_FRAME_FREE)
-        return &pmm->stats.free_frames;
-    return state == PMM_FRAME_RESERVED ? &pmm->stats.reserved_frames : &pmm->stats.used_frames;
+    if (!mm_is_aligned(address, FRAME_SIZE))
+        mm_bug("free of unaligned frame address 0x%lx", address);
+    else if (state == PMM_FRAME_OUTSIDE)
+        mm_bug("free of address 0x%lx, which is outside RAM", address);
+    else
+        mm_bug("free of a %s frame 0x%lx (expected a %s one)", pmm_state_name(state), address,
+               pmm_state_name(expected));
 }
 
-/* Moves the frames [from, to) of a run, all in state `old`, to state `new`, with the counters. */
-static void change_state_locked(struct pmm *pmm, struct pmm_range *range, uint64_t from,
-                                uint64_t to, enum pmm_frame_state old, enum pmm_frame_state new)
+MM_COLD void pmm_report_bugs(const struct pmm_bugs *bugs)
 {
-    bool taken = new == PMM_FRAME_USED || new == PMM_FRAME_RESERVED;
-    bool special = new == PMM_FRAME_RESERVED || new == PMM_FRAME_TABLE;
-    uint64_t count = to - from;
-
-    for (uint64_t word = from / BITS_PER_WORD; word < words_of(to); word++) {
-        uint64_t mask = bits_mask(word, from, to);
-        range->taken[word] = taken ? range->taken[word] | mask : range->taken[word] & ~mask;
-        range->special[word] = special ? range->special[word] | mask : range->special[word] & ~mask;
-    }
-    *counter_of(pmm, old) -= count;
-    *counter_of(pmm, new) += count;
-    range->free_frames -= old == PMM_FRAME_FREE ? count : 0;
-    range->free_frames += new == PMM_FRAME_FREE ? count : 0;
-    pmm->stats.table_frames -= old == PMM_FRAME_TABLE ? count : 0;
-    pmm->stats.table_frames += new == PMM_FRAME_TABLE ? count : 0;
+    for (unsigned i = 0; i < bugs->count && i < BUGS_KEPT; i++)
+        mm_bug("free of a free frame 0x%lx: it was freed twice, on two CPUs", bugs->frames[i]);
+    if (bugs->count > BUGS_KEPT)
+        mm_bug("%u more frames were freed twice, on two CPUs", bugs->count - BUGS_KEPT);
 }
 
-/* The first frame in [from, to) that is free, or is not; `to` if there is none. */
-static uint64_t find_frame(const struct pmm_range *range, uint64_t from, uint64_t to, bool free)
+MM_COLD bool pmm_is_forbidden(const char *call)
 {
-    for (uint64_t word = from / BITS_PER_WORD; word < words_of(to); word++) {
-        uint64_t busy = range->taken[word] | range->special[word];
-        uint64_t wanted = (free ? ~busy : busy) & bits_mask(word, from, to);
-        if (wanted != 0)
-            return word * BITS_PER_WORD + bits_lowest(wanted);
-    }
-    return to;
-}
-
-/* The first frame in [from, to) that is not in `state`; `to` if all are. */
-static uint64_t find_other_state(const struct pmm_range *range, uint64_t from, uint64_t to,
-                                 enum pmm_frame_state state)
-{
-    uint64_t frame = from;
-
-    while (frame < to && state_of(range, frame) == state)
-        frame++;
-    return frame;
-}
-
-static struct pmm_range *range_of(const struct pmm *pmm, paddr_t address)
-{
-    size_t low = 0, high = pmm->range_count;
-
-    while (low < high) {
-        size_t middle = low + (high - low) / 2;
-        if (range_end(&pmm->ranges[middle]) <= address)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    if (low == pmm->range_count || pmm->ranges[low].base > address)
-        return NULL;
-    return &pmm->ranges[low];
-}
-
-static uint64_t frame_index(const struct pmm_range *range, paddr_t address)
-{
-    return (address - range->base) / FRAME_SIZE;
-}
-
-/* ---- starting ---- */
-
-/* Takes the run of RAM that begins at or behind map->ranges[*index]; false if there is none. */
-static bool next_run(const struct memmap *map, size_t *index, struct mm_extent *run)
-{
-    while (*index < map->count && !memmap_type_is_ram(map->ranges[*index].type))
-        (*index)++;
-    if (*index == map->count)
+    if (mm_port_cpu_slot() != MM_PORT_NO_SLOT)
         return false;
-    *run = (struct mm_extent){ map->ranges[*index].base, map->ranges[*index].end };
-    while (++*index < map->count && memmap_type_is_ram(map->ranges[*index].type) &&
-           map->ranges[*index].base == run->end)
-        run->end = map->ranges[*index].end;
+    mm_bug("%s called from an NMI or machine check handler", call);
     return true;
 }
 
-uint64_t pmm_metadata_bytes(const struct memmap *map)
+uint64_t pmm_cleared_bytes(paddr_t frame)
 {
-    uint64_t bytes = 0;
-    struct mm_extent run;
+    const uint64_t *words = phys_to_virt(frame);
+    uint64_t i = 0;
 
-    for (size_t index = 0; next_run(map, &index, &run);)
-        bytes += sizeof(struct pmm_range) +
-                 2 * sizeof(uint64_t) * words_of((run.end - run.base) / FRAME_SIZE);
-    return bytes;
+    while (i < FRAME_SIZE / sizeof(*words) && words[i] == 0)
+        i++;
+    return i * sizeof(*words);
 }
 
-static void add_range(struct pmm *pmm, struct mm_extent run, uint64_t *bitmap)
-{
-    struct pmm_range *range = &pmm->ranges[pmm->range_count++];
-    uint64_t frames = (run.end - run.base) / FRAME_SIZE;
-    uint64_t words = words_of(frames);
+/* ---- after the lock ---- */
 
-    *range = (struct pmm_range){
-        .base = run.base, .frames = frames, .taken = bitmap, .special = bitmap + words
-    };
-    memset(bitmap, 0xff, 2 * words * sizeof(uint64_t));
-    pmm->stats.total_frames += frames;
-    pmm->stats.reserved_frames += frames;
+bool pmm_inject_locked(struct pmm *pmm)
+{
+    struct pmm_core *core = pmm->core;
+
+    if (core->inject_next == 0 || --core->inject_next > 0)
+        return false;
+    core->inject_next = core->inject_every;
+    return true;
 }
 
-static void free_usable(struct pmm *pmm, const struct mm_range *usable, bool low_memory)
+void pmm_unlock_after_alloc(struct pmm *pmm, uint64_t saved, const struct pmm_bugs *bugs)
 {
-    paddr_t lowest = low_memory ? FRAME_SIZE : MM_LOW_MEMORY_END;
-    paddr_t base = usable->base < lowest ? lowest : usable->base;
+    struct pmm_core *core = pmm->core;
+    pmm_low_water_fn callback = NULL;
+    void *context = core->low_context;
 
-    if (base >= usable->end)
-        return;
-    struct pmm_range *range = range_of(pmm, base);
-    mm_port_memory_freed(phys_to_virt(base), usable->end - base);
-    change_state_locked(pmm, range, frame_index(range, base),
-                        frame_index(range, usable->end - FRAME_SIZE) + 1, PMM_FRAME_RESERVED,
-                        PMM_FRAME_FREE);
-}
-
-void pmm_init(struct pmm *pmm, const struct memmap *map, void *metadata,
-              const struct pmm_config *config)
-{
-    bool low_memory = config != NULL && config->low_memory;
-    size_t runs = 0;
-    struct mm_extent run;
-
-    for (size_t index = 0; next_run(map, &index, &run);)
-        runs++;
-    *pmm = (struct pmm){ .ranges = metadata };
-    uint64_t *bitmap = (uint64_t *)(void *)(pmm->ranges + runs);
-    for (size_t index = 0; next_run(map, &index, &run);) {
-        add_range(pmm, run, bitmap);
-        bitmap += 2 * words_of((run.end - run.base) / FRAME_SIZE);
-    }
-    pmm->stats.range_count = pmm->range_count;
-    for (size_t i = 0; i < map->count; i++)
-        if (map->ranges[i].type == BOOT_USABLE)
-            free_usable(pmm, &map->ranges[i], low_memory);
-}
-
-/* ---- single frames ---- */
-
-/* Takes the free frame next to where the last one was found; false if none is free. */
-static bool take_frame_locked(struct pmm *pmm, enum pmm_frame_state new, paddr_t *out)
-{
-    size_t index = pmm->last_range;
-
-    for (size_t tries = 0; tries < pmm->range_count; tries++) {
-        struct pmm_range *range = &pmm->ranges[index];
-        if (range->free_frames > 0) {
-            uint64_t hint = range->hint * BITS_PER_WORD;
-            uint64_t frame = find_frame(range, hint, range->frames, true);
-            if (frame == range->frames)
-                frame = find_frame(range, 0, hint, true);
-            change_state_locked(pmm, range, frame, frame + 1, PMM_FRAME_FREE, new);
-            range->hint = frame / BITS_PER_WORD;
-            pmm->last_range = index;
-            *out = range->base + frame * FRAME_SIZE;
-            return true;
+    if (core->low_callback != NULL) {
+        uint64_t free_frames = pmm->stats.free_frames + core->zero_table_count;
+        if (free_frames >= core->low_mark + (core->cached ? 2 * (uint64_t)core->dirty_capacity : 0))
+            core->low_armed = true;
+        if (free_frames < core->low_mark && core->low_armed) {
+            core->low_armed = false;
+            callback = core->low_callback;
         }
-        index = index + 1 == pmm->range_count ? 0 : index + 1;
+    }
+    mm_port_unlock(&pmm->lock, saved);
+    if (bugs->count > 0)
+        pmm_report_bugs(bugs);
+    if (callback != NULL)
+        callback(context);
+}
+
+/* ---- the magazines of the running slot ---- */
+
+/* Takes the youngest entry of one magazine.
+ *   Returns:  the frame's number, or UINT64_MAX: to the slow path. */
+static inline __attribute__((always_inline)) uint64_t
+slot_pop(struct pmm_slot *slot, struct magazine *magazine, uint64_t first_place)
+{
+    int32_t at = magazine_pop_at(magazine);
+
+    if (__builtin_expect(at < 0, 0))
+        return UINT64_MAX;
+    uint64_t place = (uint64_t)at + first_place, entry = bits_load(&slot->entries[place]);
+    uint16_t *newest = &slot->newest[entry % SLOT_HASH];
+    if (__builtin_expect(*newest == place, 1))
+        __atomic_store_n(newest, (uint16_t)(entry >> ENTRY_FRAME_BITS), __ATOMIC_RELAXED);
+    else
+        slot_unlink(slot, place, entry);
+    return entry & ENTRY_FRAME_MASK;
+}
+
+static inline __attribute__((always_inline)) struct pmm_slot *slot_here(const struct pmm *pmm)
+{
+    return __atomic_load_n(&pmm->slots[mm_port_slot()], __ATOMIC_RELAXED);
+}
+
+/* ---- allocation ---- */
+
+/* One frame past the caches. */
+static bool take_uncached(struct pmm *pmm, uint64_t *hint, uint64_t *frame, bool *zero)
+{
+    uint64_t masks[CHUNK_WORDS], chunk = pmm_find_chunk_locked(pmm, *hint);
+
+    if (chunk == CHUNK_NONE)
+        return false;
+    struct pmm_range *range = pmm_range_of_chunk(pmm, chunk);
+    *hint = chunk;
+    *zero = bits_test(pmm->core->clean, chunk);
+    (void)pmm_claim_locked(pmm, range, chunk, 1, masks);
+    for (unsigned w = 0; w < CHUNK_WORDS; w++)
+        if (masks[w] != 0)
+            *frame =
+                (chunk * CHUNK_WORDS + w) * BITS_PER_WORD + bits_lowest(masks[w]) - range->bias;
+    return true;
+}
+
+static bool take_cached(struct pmm *pmm, struct pmm_slot *slot, bool want_zero, uint64_t *frame,
+                        bool *zero)
+{
+    for (unsigned tries = 0; tries < 2; tries++) {
+        *zero = want_zero;
+        if (slot_pop_locked(slot, want_zero, frame))
+            return true;
+        *zero = !want_zero;
+        if (slot_pop_locked(slot, !want_zero, frame))
+            return true;
+        if (tries == 0)
+            slot_refill_locked(pmm, slot);
     }
     return false;
 }
 
-static mm_status_t take_frame(struct pmm *pmm, enum pmm_frame_state new, unsigned flags,
-                              paddr_t *out)
+static bool take_frame_locked(struct pmm *pmm, struct pmm_slot *slot, bool want_zero,
+                              uint64_t *frame, bool *zero)
 {
-    paddr_t frame = 0;
+    if (slot != NULL && take_cached(pmm, slot, want_zero, frame, zero))
+        return true;
+    return take_uncached(pmm, &pmm->core->hint, frame, zero);
+}
 
-    if (context_is_forbidden("allocation of a frame"))
+static MM_COLD mm_status_t alloc_slowly(struct pmm *pmm, unsigned flags, paddr_t *out)
+{
+    struct pmm_bugs bugs = { 0 };
+    bool want_zero = (flags & PMM_NOZERO) == 0, zero = false, found = false;
+    unsigned index = mm_port_cpu_slot();
+    uint64_t frame = 0;
+
+    if (index == MM_PORT_NO_SLOT) {
+        (void)pmm_is_forbidden("allocation of a frame");
         return MM_UNSUPPORTED;
+    }
+    if ((flags & ~PMM_NOZERO) != 0)
+        return MM_INVALID_ARGUMENT;
     uint64_t saved = mm_port_lock(&pmm->lock);
-    bool found = take_frame_locked(pmm, new, &frame);
-    mm_port_unlock(&pmm->lock, saved);
+    if (!pmm_inject_locked(pmm)) {
+        struct pmm_slot *slot = slot_get_locked(pmm, index);
+        found = take_frame_locked(pmm, slot, want_zero, &frame, &zero) ||
+                (pmm_take_back_locked(pmm, &bugs) &&
+                 take_frame_locked(pmm, slot, want_zero, &frame, &zero));
+    }
+    pmm_unlock_after_alloc(pmm, saved, &bugs);
     if (!found) {
         mm_debug("pmm: no free frame");
         return MM_OUT_OF_MEMORY;
     }
-    void *content = phys_to_virt(frame);
+    void *content = phys_to_virt(frame << FRAME_SHIFT);
     mm_port_memory_allocated(content, FRAME_SIZE);
-    if ((flags & PMM_NOZERO) == 0)
+    if (want_zero && !zero)
         memset(content, 0, FRAME_SIZE);
-    *out = frame;
-    mm_debug("pmm: allocated %s frame 0x%lx", state_name(new), frame);
+    *out = frame << FRAME_SHIFT;
+    mm_debug("pmm: allocated used frame 0x%lx", *out);
     return MM_OK;
 }
 
-/* Gives back one frame that must be in state `old`, or reports what it is instead. */
-static void give_frame(struct pmm *pmm, paddr_t address, enum pmm_frame_state old)
+static inline __attribute__((always_inline)) mm_status_t alloc_fast(struct pmm *pmm, paddr_t *out)
 {
-    enum pmm_frame_state state = PMM_FRAME_OUTSIDE;
+    struct pmm_slot *slot = slot_here(pmm);
+    uint64_t frame;
 
-    if (context_is_forbidden("free of a frame"))
-        return;
-    if (!mm_is_aligned(address, FRAME_SIZE)) {
-        mm_bug("free of unaligned frame address 0x%lx", address);
-        return;
-    }
-    uint64_t saved = mm_port_lock(&pmm->lock);
-    struct pmm_range *range = range_of(pmm, address);
-    if (range != NULL) {
-        uint64_t frame = frame_index(range, address);
-        state = state_of(range, frame);
-        if (state == old) {
-            mm_port_memory_freed(phys_to_virt(address), FRAME_SIZE);
-            change_state_locked(pmm, range, frame, frame + 1, old, PMM_FRAME_FREE);
+    if (!magazine_looks_empty(&slot->zero)) {
+        frame = slot_pop(slot, &slot->zero, SLOT_DIRTY);
+        if (__builtin_expect(frame != UINT64_MAX, 1)) {
+            mm_port_memory_allocated(phys_to_virt(frame << FRAME_SHIFT), FRAME_SIZE);
+            *out = frame << FRAME_SHIFT;
+            return MM_OK;
         }
     }
-    mm_port_unlock(&pmm->lock, saved);
-    if (state == old)
-        mm_debug("pmm: freed %s frame 0x%lx", state_name(old), address);
-    else if (state == PMM_FRAME_OUTSIDE)
-        mm_bug("free of address 0x%lx, which is outside RAM", address);
-    else
-        mm_bug("free of a %s frame 0x%lx (expected a %s one)", state_name(state), address,
-               state_name(old));
+    frame = slot_pop(slot, &slot->dirty, 0);
+    if (__builtin_expect(frame == UINT64_MAX, 0))
+        return alloc_slowly(pmm, 0, out);
+    *out = frame << FRAME_SHIFT;
+    mm_port_memory_allocated(phys_to_virt(*out), FRAME_SIZE);
+    memset(phys_to_virt(*out), 0, FRAME_SIZE);
+    return MM_OK;
 }
 
 mm_status_t pmm_alloc_frame(struct pmm *pmm, paddr_t *out)
 {
-    return take_frame(pmm, PMM_FRAME_USED, 0, out);
+    return alloc_fast(pmm, out);
 }
 
 mm_status_t pmm_alloc_frame_flags(struct pmm *pmm, unsigned flags, paddr_t *out)
 {
-    return take_frame(pmm, PMM_FRAME_USED, flags, out);
+    if (__builtin_expect(flags != PMM_NOZERO, 0))
+        return flags == 0 ? alloc_fast(pmm, out) : alloc_slowly(pmm, flags, out);
+    struct pmm_slot *slot = slot_here(pmm);
+    uint64_t frame = slot_pop(slot, &slot->dirty, 0);
+    if (__builtin_expect(frame == UINT64_MAX, 0))
+        return alloc_slowly(pmm, flags, out);
+    *out = frame << FRAME_SHIFT;
+    mm_port_memory_allocated(phys_to_virt(*out), FRAME_SIZE);
+    return MM_OK;
 }
 
-void pmm_free_frame(struct pmm *pmm, paddr_t frame)
+/* ---- many at once ---- */
+
+/* Claims `count` frames straight from the chunks; bit 0 of an address says that the frame is zero. */
+static uint64_t take_many_locked(struct pmm *pmm, uint64_t *hint, uint64_t count, paddr_t *out)
 {
-    give_frame(pmm, frame, PMM_FRAME_USED);
+    uint64_t done = 0, masks[CHUNK_WORDS];
+
+    while (done < count) {
+        uint64_t chunk = pmm_find_chunk_locked(pmm, *hint);
+        if (chunk == CHUNK_NONE)
+            break;
+        struct pmm_range *range = pmm_range_of_chunk(pmm, chunk);
+        uint64_t zero = bits_test(pmm->core->clean, chunk) ? 1 : 0;
+        *hint = chunk;
+        (void)pmm_claim_locked(pmm, range, chunk, count - done, masks);
+        for (unsigned w = 0; w < CHUNK_WORDS; w++)
+            for (uint64_t bits = masks[w]; bits != 0; bits &= bits - 1)
+                out[done++] = address_of(range, (chunk * CHUNK_WORDS + w) * BITS_PER_WORD +
+                                                    bits_lowest(bits)) |
+                              zero;
+    }
+    return done;
 }
 
-void pmm_free_zeroed_frame(struct pmm *pmm, paddr_t frame)
+/* From the cache as long as it lasts. */
+static uint64_t pop_many(struct pmm *pmm, uint64_t count, unsigned flags, paddr_t *out)
 {
-    give_frame(pmm, frame, PMM_FRAME_USED);
+    uint64_t done = 0;
+
+    for (; done < count; done++) {
+        struct pmm_slot *slot = slot_here(pmm);
+        uint64_t frame = UINT64_MAX, zero = 0;
+        if ((flags & PMM_NOZERO) == 0 && !magazine_looks_empty(&slot->zero)) {
+            frame = slot_pop(slot, &slot->zero, SLOT_DIRTY);
+            zero = frame == UINT64_MAX ? 0 : 1;
+        }
+        if (frame == UINT64_MAX)
+            frame = slot_pop(slot, &slot->dirty, 0);
+        if (frame == UINT64_MAX)
+            break;
+        out[done] = frame << FRAME_SHIFT | zero;
+    }
+    return done;
+}
+
+static void finish_many(uint64_t count, unsigned flags, paddr_t *out)
+{
+    for (uint64_t i = 0; i < count; i++) {
+        bool zero = (out[i] & 1) != 0;
+        out[i] &= ~(paddr_t)1;
+        mm_port_memory_allocated(phys_to_virt(out[i]), FRAME_SIZE);
+        if (!zero && (flags & PMM_NOZERO) == 0)
+            memset(phys_to_virt(out[i]), 0, FRAME_SIZE);
+    }
+}
+
+/* Gives back what take_many_locked has put into `out`. */
+static void undo_many_locked(struct pmm *pmm, const paddr_t *out, uint64_t count)
+{
+    for (uint64_t i = 0; i < count; i++) {
+        struct pmm_range *range = pmm_range_of(pmm, out[i]);
+        (void)pmm_give_locked(pmm, range, id_of(range, out[i]), (out[i] & 1) != 0);
+    }
 }
 
 mm_status_t pmm_alloc_frames(struct pmm *pmm, uint64_t count, unsigned flags, paddr_t *out)
 {
-    for (uint64_t i = 0; i < count; i++) {
-        mm_status_t status = take_frame(pmm, PMM_FRAME_USED, flags, &out[i]);
-        if (status != MM_OK) {
-            pmm_free_frames(pmm, out, i);
-            return status;
+    struct pmm_bugs bugs = { 0 };
+    struct pmm_core *core = pmm->core;
+    unsigned index = mm_port_cpu_slot();
+    uint64_t done = 0;
+
+    if (index == MM_PORT_NO_SLOT) {
+        (void)pmm_is_forbidden("allocation of frames");
+        return MM_UNSUPPORTED;
+    }
+    if ((flags & ~PMM_NOZERO) != 0)
+        return MM_INVALID_ARGUMENT;
+    if (count <= magazine_count_locked(&slot_here(pmm)->dirty))
+        done = pop_many(pmm, count, flags, out);
+    if (done < count) {
+        uint64_t saved = mm_port_lock(&pmm->lock), wanted = count - done, zeroed, got = 0;
+        struct pmm_slot *slot = slot_get_locked(pmm, index);
+        uint64_t *hint = slot != NULL ? &slot->hint : &core->hint;
+        bool failed = pmm_inject_locked(pmm);
+
+        if (!failed && wanted > pmm->stats.free_frames)
+            failed = wanted > pmm->stats.free_frames + pmm_count_cached_locked(pmm, &zeroed) ||
+                     !pmm_take_back_locked(pmm, &bugs);
+        if (!failed && wanted <= pmm->stats.free_frames)
+            got = take_many_locked(pmm, hint, wanted, out + done);
+        failed = got < wanted;
+        if (failed)
+            undo_many_locked(pmm, out + done, got);
+        pmm_unlock_after_alloc(pmm, saved, &bugs);
+        if (failed) {
+            finish_many(done, PMM_NOZERO, out);
+            pmm_free_frames(pmm, out, done);
+            mm_debug("pmm: no %lu free frames", count);
+            return MM_OUT_OF_MEMORY;
         }
     }
+    finish_many(count, flags, out);
+    mm_debug("pmm: allocated %lu used frames", count);
     return MM_OK;
 }
 
@@ -334,256 +362,142 @@ void pmm_free_frames(struct pmm *pmm, const paddr_t *frames, uint64_t count)
         pmm_free_frame(pmm, frames[i]);
 }
 
-mm_status_t pmm_alloc_table(struct pmm *pmm, paddr_t *out)
+/* ---- free ---- */
+
+/* What the frame is for one who frees it: free also if it lies in the cache of this slot, or, where
+ * there is none, in any. */
+static enum pmm_frame_state state_to_free(const struct pmm *pmm, const struct pmm_slot *slot,
+                                          const struct pmm_range *range, paddr_t address)
 {
-    return take_frame(pmm, PMM_FRAME_TABLE, 0, out);
+    if (range == NULL)
+        return PMM_FRAME_OUTSIDE;
+    enum pmm_frame_state state = pmm_state_of_id(pmm->core, id_of(range, address));
+    uint64_t frame = address >> FRAME_SHIFT;
+    if (state == PMM_FRAME_TABLE && pmm_is_free_table(pmm->core, id_of(range, address)))
+        return PMM_FRAME_FREE;
+    if (state != PMM_FRAME_USED)
+        return state;
+    return (slot != NULL ? slot_holds(slot, frame) : pmm_is_cached(pmm, frame)) ? PMM_FRAME_FREE
+                                                                                : state;
 }
 
-void pmm_free_table(struct pmm *pmm, paddr_t frame)
+/* The frame is a used one: into the cache, or back to its chunk. */
+static void give_frame_locked(struct pmm *pmm, struct pmm_slot *slot, struct pmm_range *range,
+                              paddr_t address, bool zero, struct pmm_bugs *bugs)
 {
-    give_frame(pmm, frame, PMM_FRAME_TABLE);
-}
+    struct pmm_core *core = pmm->core;
+    uint64_t id = id_of(range, address), chunk = id / CHUNK_FRAMES;
 
-/* ---- contiguous frames ---- */
-
-/* The lowest block of `count` free frames in the run that starts at a multiple of `align_bytes` and
- * ends at or below `limit`. */
-static bool find_block(const struct pmm_range *range, uint64_t count, uint64_t align_bytes,
-                       paddr_t limit, uint64_t *out)
-{
-    uint64_t end = range->frames;
-
-    if (limit < range_end(range))
-        end = limit <= range->base ? 0 : (limit - range->base) / FRAME_SIZE;
-    for (uint64_t from = 0; from < end;) {
-        from = find_frame(range, from, end, true);
-        paddr_t start = mm_round_up(range->base + from * FRAME_SIZE, align_bytes);
-        if (start < range->base || start >= range_end(range))
-            return false;
-        from = frame_index(range, start);
-        if (from >= end || end - from < count)
-            return false;
-        uint64_t obstacle = find_frame(range, from, from + count, false);
-        if (obstacle == from + count) {
-            *out = from;
-            return true;
-        }
-        from = obstacle + 1;
+    if (slot != NULL && chunk_kind(core, chunk) == CHUNK_FULL)
+        chunk_open_locked(pmm, range, chunk);
+    bool plain = chunk_kind(core, chunk) <= CHUNK_MIXED &&
+                 (core->plain[chunk] >> id / BITS_PER_WORD % CHUNK_WORDS & 1) != 0;
+    const struct pmm_side *side = plain || slot == NULL ? NULL : side_find(core, chunk);
+    if (slot == NULL || (side != NULL && bits_test(side->bad, id % CHUNK_FRAMES))) {
+        (void)pmm_give_locked(pmm, range, id, zero);
+        return;
     }
-    return false;
+    slot->first_frame = range->base >> FRAME_SHIFT;
+    slot->frames = range->frames;
+    slot->bias = range->bias;
+    if (zero && slot_is_full_locked(slot, true))
+        zero = false;
+    if (slot_is_full_locked(slot, zero))
+        slot_flush_locked(pmm, slot, zero, (core->dirty_capacity + 1) / 2, bugs);
+    slot_push_locked(slot, zero, address >> FRAME_SHIFT);
 }
 
-static bool take_block_locked(struct pmm *pmm, uint64_t count, uint64_t align_bytes, paddr_t limit,
-                              paddr_t *out)
+static MM_COLD void free_slowly(struct pmm *pmm, paddr_t address, bool zero)
 {
-    uint64_t frame;
-
-    for (size_t i = 0; i < pmm->range_count; i++) {
-        struct pmm_range *range = &pmm->ranges[i];
-        if (range->free_frames < count || !find_block(range, count, align_bytes, limit, &frame))
-            continue;
-        change_state_locked(pmm, range, frame, frame + count, PMM_FRAME_FREE, PMM_FRAME_USED);
-        *out = range->base + frame * FRAME_SIZE;
-        return true;
-    }
-    return false;
-}
-
-mm_status_t pmm_alloc_contiguous(struct pmm *pmm, uint64_t count_frames, uint64_t align_bytes,
-                                 paddr_t limit, paddr_t *out)
-{
-    return pmm_alloc_contiguous_flags(pmm, count_frames, align_bytes, limit, 0, out);
-}
-
-mm_status_t pmm_alloc_large(struct pmm *pmm, unsigned flags, paddr_t *out)
-{
-    return pmm_alloc_contiguous_flags(pmm, LARGE_PAGE_SIZE / FRAME_SIZE, LARGE_PAGE_SIZE,
-                                      PMM_NO_LIMIT, flags, out);
-}
-
-void pmm_free_large(struct pmm *pmm, paddr_t block)
-{
-    pmm_free_contiguous(pmm, block, LARGE_PAGE_SIZE / FRAME_SIZE);
-}
-
-mm_status_t pmm_alloc_contiguous_flags(struct pmm *pmm, uint64_t count_frames, uint64_t align_bytes,
-                                       paddr_t limit, unsigned flags, paddr_t *out)
-{
-    paddr_t first = 0;
-
-    if (count_frames == 0 || !mm_is_power_of_two(align_bytes) || align_bytes < FRAME_SIZE)
-        return MM_INVALID_ARGUMENT;
-    if (context_is_forbidden("allocation of contiguous frames"))
-        return MM_UNSUPPORTED;
-    uint64_t saved = mm_port_lock(&pmm->lock);
-    bool found = take_block_locked(pmm, count_frames, align_bytes, limit, &first);
-    mm_port_unlock(&pmm->lock, saved);
-    if (!found) {
-        mm_debug("pmm: no %lu contiguous frames (align 0x%lx, limit 0x%lx)", count_frames,
-                 align_bytes, limit);
-        return MM_OUT_OF_MEMORY;
-    }
-    mm_port_memory_allocated(phys_to_virt(first), count_frames * FRAME_SIZE);
-    if ((flags & PMM_NOZERO) == 0)
-        memset(phys_to_virt(first), 0, count_frames * FRAME_SIZE);
-    *out = first;
-    mm_debug("pmm: allocated %lu contiguous frames at 0x%lx", count_frames, first);
-    return MM_OK;
-}
-
-void pmm_free_contiguous(struct pmm *pmm, paddr_t first, uint64_t count_frames)
-{
+    struct pmm_bugs bugs = { 0 };
     enum pmm_frame_state state = PMM_FRAME_OUTSIDE;
-    paddr_t wrong = first;
-    bool done = false;
+    unsigned index = mm_port_cpu_slot();
+    uint64_t clear = FRAME_SIZE;
 
-    if (context_is_forbidden("free of contiguous frames"))
-        return;
-    if (!mm_is_aligned(first, FRAME_SIZE) || count_frames == 0) {
-        mm_bug("free of %lu contiguous frames at 0x%lx: %s", count_frames, first,
-               count_frames == 0 ? "the count is 0" : "the address is not aligned");
+    if (index == MM_PORT_NO_SLOT) {
+        (void)pmm_is_forbidden("free of a frame");
         return;
     }
-    uint64_t saved = mm_port_lock(&pmm->lock);
-    struct pmm_range *range = range_of(pmm, first);
-    if (range != NULL) {
-        uint64_t from = frame_index(range, first);
-        uint64_t inside = range->frames - from; /* no wrap: `first` lies in the run */
-        uint64_t to = from + (count_frames < inside ? count_frames : inside);
-        uint64_t other = find_other_state(range, from, to, PMM_FRAME_USED);
-        wrong = range->base + other * FRAME_SIZE;
-        if (other < to) {
-            state = state_of(range, other);
-        } else if (count_frames <= inside) {
-            mm_port_memory_freed(phys_to_virt(first), count_frames * FRAME_SIZE);
-            change_state_locked(pmm, range, from, to, PMM_FRAME_USED, PMM_FRAME_FREE);
-            done = true;
+    if (mm_is_aligned(address, FRAME_SIZE)) {
+        uint64_t saved = mm_port_lock(&pmm->lock);
+        struct pmm_slot *slot = slot_get_locked(pmm, index);
+        struct pmm_range *range = pmm_range_of(pmm, address);
+        state = state_to_free(pmm, slot, range, address);
+        if (state == PMM_FRAME_USED && zero && pmm->core->full)
+            clear = pmm_cleared_bytes(address);
+        if (state == PMM_FRAME_USED && clear == FRAME_SIZE) {
+            mm_port_memory_freed(phys_to_virt(address), FRAME_SIZE);
+            give_frame_locked(pmm, slot, range, address, zero, &bugs);
         }
+        mm_port_unlock(&pmm->lock, saved);
     }
-    mm_port_unlock(&pmm->lock, saved);
-    if (done)
-        mm_debug("pmm: freed %lu contiguous frames at 0x%lx", count_frames, first);
+    pmm_report_bugs(&bugs);
+    if (state != PMM_FRAME_USED)
+        pmm_report_free(address, state, PMM_FRAME_USED);
+    else if (clear < FRAME_SIZE)
+        mm_bug("free of frame 0x%lx as a zeroed one: byte %lu is not 0", address, clear);
     else
-        mm_bug("free of %lu contiguous frames at 0x%lx: frame 0x%lx is %s", count_frames, first,
-               wrong, state_name(state));
+        mm_debug("pmm: freed used frame 0x%lx", address);
 }
 
-/* ---- reserving ---- */
-
-static mm_status_t change_extent(struct pmm *pmm, paddr_t base, paddr_t end,
-                                 enum pmm_frame_state old, enum pmm_frame_state new)
+/* The frame's number if all that a free must know of it can be had without the lock and is in order, else
+ * UINT64_MAX. */
+static inline __attribute__((always_inline)) uint64_t
+checked_frame(const struct pmm *pmm, const struct pmm_slot *slot, paddr_t address)
 {
-    mm_status_t status = MM_NOT_FREE;
+    uint64_t frame = address >> FRAME_SHIFT;
 
-    if (!mm_is_aligned(base | end, FRAME_SIZE))
-        return MM_NOT_ALIGNED;
-    struct pmm_range *range = range_of(pmm, base);
-    if (base >= end || range == NULL || end > range_end(range))
-        return MM_INVALID_ADDRESS;
-    uint64_t from = frame_index(range, base);
-    uint64_t to = from + (end - base) / FRAME_SIZE;
-    uint64_t saved = mm_port_lock(&pmm->lock);
-    if (find_other_state(range, from, to, old) == to) {
-        if (new == PMM_FRAME_FREE)
-            mm_port_memory_freed(phys_to_virt(base), end - base);
-        else
-            mm_port_memory_allocated(phys_to_virt(base), end - base);
-        change_state_locked(pmm, range, from, to, old, new);
-        status = MM_OK;
+    if (__builtin_expect((address & (FRAME_SIZE - 1)) != 0 ||
+                             frame - slot->first_frame >= slot->frames,
+                         0))
+        return UINT64_MAX;
+    uint64_t id = frame + slot->bias, chunk = id / CHUNK_FRAMES;
+    uint64_t used = bits_load(&pmm->taken[id / BITS_PER_WORD]) >> id % BITS_PER_WORD;
+    unsigned plain = (unsigned)__atomic_load_n(&pmm->plain[chunk], __ATOMIC_RELAXED) >>
+                     (id / BITS_PER_WORD % CHUNK_WORDS);
+    uint64_t whole = bits_load(&pmm->whole[chunk / BITS_PER_WORD]) >> chunk % BITS_PER_WORD;
+    uint64_t entry = bits_load(&slot->entries[slot->newest[frame % SLOT_HASH]]);
+    /* An entry with this hash that is this frame, or has others behind it, is looked at slowly. */
+    if (__builtin_expect((used & plain & ~whole & 1) == 0 || (entry & ENTRY_FRAME_MASK) == frame ||
+                             entry >> ENTRY_FRAME_BITS != SLOT_NONE,
+                         0)) {
+        if ((used & plain & ~whole & 1) == 0 || slot_holds(slot, frame))
+            return UINT64_MAX;
     }
-    mm_port_unlock(&pmm->lock, saved);
-    return status;
+    return frame;
 }
 
-mm_status_t pmm_reserve_range(struct pmm *pmm, paddr_t base, paddr_t end)
+static inline __attribute__((always_inline)) bool
+slot_push(struct pmm_slot *slot, struct magazine *magazine, uint64_t first_place, uint64_t frame)
 {
-    return change_extent(pmm, base, end, PMM_FRAME_FREE, PMM_FRAME_RESERVED);
+    int32_t at = __atomic_load_n(&magazine->bottom, __ATOMIC_RELAXED);
+    uint16_t *newest = &slot->newest[frame % SLOT_HASH];
+
+    if (__builtin_expect(at >= __atomic_load_n(&magazine->limit, __ATOMIC_RELAXED), 0))
+        return false;
+    mm_port_memory_freed(phys_to_virt(frame << FRAME_SHIFT), FRAME_SIZE);
+    uint64_t place = (uint64_t)at + first_place;
+    bits_store(&slot->entries[place], frame | (uint64_t)*newest << ENTRY_FRAME_BITS);
+    __atomic_store_n(newest, (uint16_t)place, __ATOMIC_RELAXED);
+    __atomic_store_n(&magazine->bottom, at + 1, __ATOMIC_RELEASE);
+    return true;
 }
 
-mm_status_t pmm_release_range(struct pmm *pmm, paddr_t base, paddr_t end)
+void pmm_free_frame(struct pmm *pmm, paddr_t address)
 {
-    if (base < FRAME_SIZE && mm_is_aligned(base | end, FRAME_SIZE))
-        return MM_INVALID_ADDRESS; /* frame 0 is never handed out */
-    return change_extent(pmm, base, end, PMM_FRAME_RESERVED, PMM_FRAME_FREE);
+    struct pmm_slot *slot = slot_here(pmm);
+    uint64_t frame = checked_frame(pmm, slot, address);
+
+    if (__builtin_expect(frame == UINT64_MAX || !slot_push(slot, &slot->dirty, 0, frame), 0))
+        free_slowly(pmm, address, false);
 }
 
-/* ---- asking ---- */
-
-enum pmm_frame_state pmm_frame_state(struct pmm *pmm, paddr_t address)
+void pmm_free_zeroed_frame(struct pmm *pmm, paddr_t address)
 {
-    enum pmm_frame_state state = PMM_FRAME_OUTSIDE;
-    uint64_t saved = mm_port_lock(&pmm->lock);
-    const struct pmm_range *range = range_of(pmm, address);
+    struct pmm_slot *slot = slot_here(pmm);
+    uint64_t frame = checked_frame(pmm, slot, address);
 
-    if (range != NULL)
-        state = state_of(range, frame_index(range, address));
-    mm_port_unlock(&pmm->lock, saved);
-    return state;
-}
-
-/* The count in `stats` is set when every range is: until then the ranges are not looked at. */
-enum pmm_frame_state pmm_peek_frame(const struct pmm *pmm, paddr_t address)
-{
-    const struct pmm_range *range =
-        pmm->stats.range_count == pmm->range_count ? range_of(pmm, address) : NULL;
-
-    return range == NULL ? PMM_FRAME_OUTSIDE : state_of(range, frame_index(range, address));
-}
-
-struct pmm_stats pmm_stats(struct pmm *pmm)
-{
-    uint64_t saved = mm_port_lock(&pmm->lock);
-    struct pmm_stats stats = pmm->stats;
-
-    mm_port_unlock(&pmm->lock, saved);
-    return stats;
-}
-
-struct mm_extent pmm_range_extent(const struct pmm *pmm, size_t index)
-{
-    MM_ASSERT(index < pmm->range_count);
-    const struct pmm_range *range = &pmm->ranges[index];
-    return (struct mm_extent){ range->base, range_end(range) };
-}
-
-static struct pmm_stats recount_locked(const struct pmm *pmm, bool *ranges_agree)
-{
-    struct pmm_stats found = { .range_count = pmm->range_count };
-
-    *ranges_agree = true;
-    for (size_t i = 0; i < pmm->range_count; i++) {
-        const struct pmm_range *range = &pmm->ranges[i];
-        uint64_t free_before = found.free_frames;
-        for (uint64_t word = 0; word < words_of(range->frames); word++) {
-            uint64_t valid = bits_mask(word, 0, range->frames);
-            uint64_t taken = range->taken[word], special = range->special[word];
-            found.free_frames += bits_count(~taken & ~special & valid);
-            found.used_frames += bits_count((taken ^ special) & valid);
-            found.table_frames += bits_count(~taken & special & valid);
-            found.reserved_frames += bits_count(taken & special & valid);
-            *ranges_agree &= (~(taken & special) & ~valid) == 0;
-        }
-        *ranges_agree &= found.free_frames - free_before == range->free_frames;
-        found.total_frames += range->frames;
-    }
-    return found;
-}
-
-bool pmm_verify(struct pmm *pmm)
-{
-    bool ranges_agree;
-    uint64_t saved = mm_port_lock(&pmm->lock);
-    struct pmm_stats counted = pmm->stats;
-    struct pmm_stats found = recount_locked(pmm, &ranges_agree);
-
-    mm_port_unlock(&pmm->lock, saved);
-    if (ranges_agree && memcmp(&counted, &found, sizeof(found)) == 0 &&
-        found.free_frames + found.used_frames + found.reserved_frames == found.total_frames)
-        return true;
-    mm_error("pmm: counters (free %lu used %lu tables %lu reserved %lu of %lu) differ from the "
-             "bitmaps (free %lu used %lu tables %lu reserved %lu of %lu)",
-             counted.free_frames, counted.used_frames, counted.table_frames,
-             counted.reserved_frames, counted.total_frames, found.free_frames, found.used_frames,
-             found.table_frames, found.reserved_frames, found.total_frames);
-    return false;
+    if (__builtin_expect(frame == UINT64_MAX || !slot_push(slot, &slot->zero, SLOT_DIRTY, frame),
+                         0))
+        free_slowly(pmm, address, true);
 }

@@ -128,13 +128,13 @@ static bool pmm_case_comes_back(struct test_run *run)
 {
     struct pmm *pmm = &run->mm->pmm;
     paddr_t first, again;
-    uint64_t free_before = pmm_stats(pmm).free_frames;
+    uint64_t used_before = pmm_stats(pmm).used_frames;
 
     REQUIRE_STATUS(MM_OK, pmm_alloc_frame(pmm, &first));
     pmm_free_frame(pmm, first);
-    uint64_t free_after = pmm_stats(pmm).free_frames;
-    REQUIRE(free_after == free_before, "expected %lu free frames, got %lu", free_before,
-            free_after);
+    uint64_t used_after = pmm_stats(pmm).used_frames;
+    REQUIRE(used_after == used_before, "expected %lu used frames, got %lu", used_before,
+            used_after);
     REQUIRE_STATUS(MM_OK, pmm_alloc_frame(pmm, &again));
     REQUIRE(again == first, "expected frame 0x%lx again, got 0x%lx", first, again);
     pmm_free_frame(pmm, again);
@@ -428,7 +428,7 @@ static bool paging_case_stack(struct test_run *run)
 {
     struct kvm *kvm = &run->mm->kvm;
     const uint64_t bytes = MM_KIB(16);
-    uint64_t free_before = pmm_stats(run->space->pmm).free_frames;
+    uint64_t used_before = pmm_stats(run->space->pmm).used_frames;
     vaddr_t top;
     paddr_t found;
 
@@ -440,9 +440,9 @@ static bool paging_case_stack(struct test_run *run)
     REQUIRE_STATUS(MM_NOT_MAPPED, paging_translate(run->space, top, &found));
     REQUIRE_STATUS(MM_NOT_MAPPED, paging_translate(run->space, top - bytes - 1, &found));
     kvm_free_stack(kvm, top);
-    uint64_t free_after = pmm_stats(run->space->pmm).free_frames;
-    REQUIRE(free_after == free_before, "expected %lu free frames as before, got %lu", free_before,
-            free_after);
+    uint64_t used_after = pmm_stats(run->space->pmm).used_frames;
+    REQUIRE(used_after == used_before, "expected %lu used frames as before, got %lu", used_before,
+            used_after);
     return true;
 }
 
@@ -658,18 +658,18 @@ static void add_result(struct mm_test_result *sum, struct mm_test_result part)
 struct mm_test_result run_memory_tests(struct mm *mm)
 {
     struct mm_test_result result = { 0, 0 };
-    uint64_t free_before = pmm_stats(&mm->pmm).free_frames;
+    uint64_t used_before = pmm_stats(&mm->pmm).used_frames;
 
     mm_info("========== Memory Tests ==========");
     add_result(&result, test_pmm(mm));
     add_result(&result, test_paging(mm));
     add_result(&result, test_allocator(mm));
-    uint64_t free_after = pmm_stats(&mm->pmm).free_frames;
-    if (free_after != free_before) {
+    uint64_t used_after = pmm_stats(&mm->pmm).used_frames;
+    if (used_after != used_before) {
         result.failed++;
         mm_log_at(MM_LOG_ERROR,
-                  "✗ pmm: the tests leave no frame behind: expected %lu free, got %lu", free_before,
-                  free_after);
+                  "✗ pmm: the tests leave no frame behind: expected %lu used, got %lu", used_before,
+                  used_after);
     }
     if (result.failed == 0)
         mm_info("All tests passed! ✨");

@@ -685,8 +685,10 @@ static void pmm_verify_sees_every_changed_bit(void **state)
     assert_non_null(before);
     (void)alloc_one();
     memcpy(before, metadata, bytes);
-    pmm_drain_to(pmm, 0, NULL, 0);
-    for (size_t i = bytes / 2; i < bytes; i++) {
+    for (size_t i = 0; i < 300; i++)
+        (void)alloc_one();
+    /* Behind core: there are hints, which may say anything. */
+    for (size_t i = (size_t)((uint8_t *)pmm->ranges - metadata); i < bytes; i++) {
         if (metadata[i] == before[i])
             continue;
         changed++;
@@ -821,10 +823,12 @@ static void step_free_frame(bool table)
 
     if (model.state[frame] == right) {
         model_give(frame, frame + 1);
-        if (table)
+        if (table) {
+            memset(phys_to_virt(address), 0, FRAME_SIZE); /* as the contract wants it */
             pmm_free_table(pmm, address);
-        else
+        } else {
             pmm_free_frame(pmm, address);
+        }
         return;
     }
     mm_format(words, sizeof words, "0x%lx", address);
@@ -851,7 +855,8 @@ static void step_alloc_contiguous(void)
         return;
     }
     assert_int_equal(status, MM_OK);
-    assert_int_equal(got, first * FRAME_SIZE);
+    assert_int_equal(got % align, 0);
+    assert_true(got >= first * FRAME_SIZE && got + count * FRAME_SIZE <= limit);
     model_take(got, count, PMM_FRAME_USED);
 }
 

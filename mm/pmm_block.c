@@ -1,0 +1,248 @@
+/* SPDX-License-Identifier: MIT */
+/* Blocks: 2 MiB ones, which are whole chunks and so one bit each, and runs of neighbouring frames.
+ *
+ *      2 MiB       whole -> FULL and back: no word of the bitmap is read or written
+ *      contiguous  found by pmm_find.c, then marked; a search that failed is remembered
+ *
+ * The memory of failed searches: (count, alignment, limit, core->frees then). As long as no frame has
+ * become free since, a request that asks for at least as much, aligned at least as strictly, below at
+ * most the same limit, must fail too. */
+#include "mm/pmm_parts.h"
+
+/* ---- 2 MiB ---- */
+
+static bool take_large_locked(struct pmm *pmm, struct pmm_range **range, uint64_t *chunk)
+{
+    struct pmm_core *core = pmm->core;
+
+    *chunk = core->large_hint;
+    core->large_hint = CHUNK_NONE;
+    if ((*chunk >= core->chunks || !bittree_has(&core->whole, *chunk)) &&
+        !bittree_next(&core->whole, core->high_chunk, chunk) &&
+        !bittree_next(&core->whole, 0, chunk))
+        return false;
+    *range = pmm_range_of_chunk(pmm, *chunk);
+    bittree_remove(&core->whole, *chunk);
+    core->whole_count--;
+    __atomic_store_n(&core->plain[*chunk], 0, __ATOMIC_RELAXED);
+    chunk_set_info(core, *chunk, CHUNK_FULL, 0);
+    (*range)->free_frames -= CHUNK_FRAMES;
+    pmm->stats.free_frames -= CHUNK_FRAMES;
+    pmm->stats.used_frames += CHUNK_FRAMES;
+    return true;
+}
+
+mm_status_t pmm_alloc_large(struct pmm *pmm, unsigned flags, paddr_t *out)
+{
+    struct pmm_bugs bugs = { 0 };
+    struct pmm_range *range = NULL;
+    uint64_t chunk = 0;
+    bool zero = false;
+
+    if ((flags & ~PMM_NOZERO) != 0)
+        return MM_INVALID_ARGUMENT;
+    if (mm_port_slot() >= MM_PORT_NO_SLOT && pmm_is_forbidden("allocation of a 2 MB block"))
+        return MM_UNSUPPORTED;
+    uint64_t saved = mm_port_lock(&pmm->lock);
+    bool found = !pmm_inject_locked(pmm) &&
+                 (take_large_locked(pmm, &range, &chunk) ||
+                  (pmm_take_back_locked(pmm, &bugs) && take_large_locked(pmm, &range, &chunk)));
+    paddr_t block = found ? address_of(range, chunk * CHUNK_FRAMES) : 0;
+    if (found)
+        zero = bits_test(pmm->core->clean, chunk);
+    pmm_unlock_after_alloc(pmm, saved, &bugs);
+    if (!found) {
+        mm_debug("pmm: no free 2 MB block");
+        return MM_OUT_OF_MEMORY;
+    }
+    mm_port_memory_allocated(phys_to_virt(block), LARGE_PAGE_SIZE);
+    if (!zero && (flags & PMM_NOZERO) == 0)
+        memset(phys_to_virt(block), 0, LARGE_PAGE_SIZE);
+    *out = block;
+    mm_debug("pmm: allocated 2 MB block 0x%lx", block);
+    return MM_OK;
+}
+
+void pmm_free_large(struct pmm *pmm, paddr_t block)
+{
+    struct pmm_core *core = pmm->core;
+
+    if (mm_port_slot() >= MM_PORT_NO_SLOT && pmm_is_forbidden("free of a 2 MB block"))
+        return;
+    uint64_t saved = mm_port_lock(&pmm->lock);
+    struct pmm_range *range = &pmm->ranges[core->last_range];
+    if (block < range->base || block >= range_end(range))
+        range = pmm_range_of(pmm, block);
+    uint64_t chunk = range == NULL ? 0 : id_of(range, block) / CHUNK_FRAMES;
+    if (range == NULL || !mm_is_aligned(block, LARGE_PAGE_SIZE) ||
+        bittree_has(&core->whole, chunk) || chunk_kind(core, chunk) != CHUNK_FULL) {
+        mm_port_unlock(&pmm->lock, saved);
+        pmm_free_contiguous(pmm, block, CHUNK_FRAMES);
+        return;
+    }
+    mm_port_memory_freed(phys_to_virt(block), LARGE_PAGE_SIZE);
+    bittree_add(&core->whole, chunk);
+    core->whole_count++;
+    core->large_hint = chunk;
+    bits_clear(core->clean, chunk);
+    core->frees++;
+    range->free_frames += CHUNK_FRAMES;
+    pmm->stats.free_frames += CHUNK_FRAMES;
+    pmm->stats.used_frames -= CHUNK_FRAMES;
+    mm_port_unlock(&pmm->lock, saved);
+    mm_debug("pmm: freed 2 MB block 0x%lx", block);
+}
+
+/* ---- contiguous frames ---- */
+
+static bool is_known_to_fail(const struct pmm_core *core, uint64_t count, uint64_t align_bytes,
+                             paddr_t limit)
+{
+    for (unsigned i = 0; i < FAILURES_KEPT; i++) {
+        const struct pmm_failure *failure = &core->failures[i];
+        if (failure->count != 0 && failure->frees == core->frees && count >= failure->count &&
+            align_bytes >= failure->align_bytes && limit <= failure->limit)
+            return true;
+    }
+    return false;
+}
+
+static bool take_block_locked(struct pmm *pmm, uint64_t count, uint64_t align_bytes, paddr_t limit,
+                              paddr_t *out)
+{
+    struct pmm_core *core = pmm->core;
+    struct pmm_range *range;
+    uint64_t first;
+
+    /* Frame 0, the only multiple of such an alignment, is never free. */
+    if (count > pmm->stats.free_frames ||
+        align_bytes >= range_end(&pmm->ranges[pmm->range_count - 1]))
+        return false;
+    if (is_known_to_fail(core, count, align_bytes, limit))
+        return false;
+    if (!pmm_find_block_locked(pmm, count, align_bytes, limit, &range, &first)) {
+        core->failures[core->next_failure++ % FAILURES_KEPT] =
+            (struct pmm_failure){ count, align_bytes, limit, core->frees };
+        return false;
+    }
+    pmm_change_locked(pmm, range, first, first + count, PMM_FRAME_FREE, PMM_FRAME_USED);
+    *out = address_of(range, first);
+    return true;
+}
+
+mm_status_t pmm_alloc_contiguous(struct pmm *pmm, uint64_t count_frames, uint64_t align_bytes,
+                                 paddr_t limit, paddr_t *out)
+{
+    return pmm_alloc_contiguous_flags(pmm, count_frames, align_bytes, limit, 0, out);
+}
+
+mm_status_t pmm_alloc_contiguous_flags(struct pmm *pmm, uint64_t count_frames, uint64_t align_bytes,
+                                       paddr_t limit, unsigned flags, paddr_t *out)
+{
+    struct pmm_bugs bugs = { 0 };
+    paddr_t first = 0;
+
+    if (count_frames == 0 || !mm_is_power_of_two(align_bytes) || align_bytes < FRAME_SIZE ||
+        (flags & ~PMM_NOZERO) != 0)
+        return MM_INVALID_ARGUMENT;
+    if (pmm_is_forbidden("allocation of contiguous frames"))
+        return MM_UNSUPPORTED;
+    uint64_t saved = mm_port_lock(&pmm->lock);
+    bool found = !pmm_inject_locked(pmm) && count_frames <= pmm->stats.total_frames &&
+                 (take_block_locked(pmm, count_frames, align_bytes, limit, &first) ||
+                  (pmm_take_back_locked(pmm, &bugs) &&
+                   take_block_locked(pmm, count_frames, align_bytes, limit, &first)));
+    pmm_unlock_after_alloc(pmm, saved, &bugs);
+    if (!found) {
+        mm_debug("pmm: no %lu contiguous frames (align 0x%lx, limit 0x%lx)", count_frames,
+                 align_bytes, limit);
+        return MM_OUT_OF_MEMORY;
+    }
+    mm_port_memory_allocated(phys_to_virt(first), count_frames * FRAME_SIZE);
+    if ((flags & PMM_NOZERO) == 0)
+        memset(phys_to_virt(first), 0, count_frames * FRAME_SIZE);
+    *out = first;
+    mm_debug("pmm: allocated %lu contiguous frames at 0x%lx", count_frames, first);
+    return MM_OK;
+}
+
+/* ---- giving them back ---- */
+
+/* The first frame of [from, to) that is not allocated; `to` if all are. A chunk of which only whole words
+ * of used frames are known may still have some of them in caches. */
+static uint64_t find_not_used(const struct pmm *pmm, const struct pmm_range *range, uint64_t from,
+                              uint64_t to)
+{
+    uint64_t other = pmm_find_other_locked(pmm, from, to, PMM_FRAME_USED);
+
+    if (pmm->core->slots_present == 0)
+        return other;
+    for (uint64_t id = from; id < other; id++) {
+        if (chunk_kind(pmm->core, id / CHUNK_FRAMES) == CHUNK_FULL) {
+            id |= CHUNK_FRAMES - 1; /* frames of such a chunk are in no cache */
+            continue;
+        }
+        if (pmm_is_cached(pmm, id - range->bias))
+            return id;
+    }
+    return other;
+}
+
+/* Those of [from, to) that are bad leave service, the others become free. */
+static void give_block_locked(struct pmm *pmm, struct pmm_range *range, uint64_t from, uint64_t to)
+{
+    const struct pmm_core *core = pmm->core;
+
+    while (from < to) {
+        uint64_t chunk = from / CHUNK_FRAMES, end = (chunk + 1) * CHUNK_FRAMES;
+        end = end < to ? end : to;
+        if (chunk_kind(core, chunk) == CHUNK_MIXED) {
+            for (uint64_t id = from; id < end; id++)
+                (void)pmm_give_locked(pmm, range, id, false);
+        } else {
+            pmm_change_locked(pmm, range, from, end, PMM_FRAME_USED, PMM_FRAME_FREE);
+        }
+        from = end;
+    }
+}
+
+void pmm_free_contiguous(struct pmm *pmm, paddr_t first, uint64_t count_frames)
+{
+    enum pmm_frame_state state = PMM_FRAME_OUTSIDE;
+    paddr_t wrong = first;
+    bool done = false;
+
+    if (pmm_is_forbidden("free of contiguous frames"))
+        return;
+    if (!mm_is_aligned(first, FRAME_SIZE) || count_frames == 0) {
+        mm_bug("free of %lu contiguous frames at 0x%lx: %s", count_frames, first,
+               count_frames == 0 ? "the count is 0" : "the address is not aligned");
+        return;
+    }
+    uint64_t saved = mm_port_lock(&pmm->lock);
+    struct pmm_range *range = pmm_range_of(pmm, first);
+    if (range != NULL) {
+        uint64_t from = id_of(range, first);
+        uint64_t inside = range_end_id(range) - from; /* no wrap: `first` lies in the range */
+        uint64_t to = from + (count_frames < inside ? count_frames : inside);
+        uint64_t other = find_not_used(pmm, range, from, to);
+        wrong = address_of(range, other);
+        if (other < to) {
+            state = pmm_state_of_id(pmm->core, other);
+            /* A free table, or one in a cache. */
+            if (state == PMM_FRAME_USED ||
+                (state == PMM_FRAME_TABLE && pmm_is_free_table(pmm->core, other)))
+                state = PMM_FRAME_FREE;
+        } else if (count_frames <= inside) {
+            mm_port_memory_freed(phys_to_virt(first), count_frames * FRAME_SIZE);
+            give_block_locked(pmm, range, from, to);
+            done = true;
+        }
+    }
+    mm_port_unlock(&pmm->lock, saved);
+    if (done)
+        mm_debug("pmm: freed %lu contiguous frames at 0x%lx", count_frames, first);
+    else
+        mm_bug("free of %lu contiguous frames at 0x%lx: frame 0x%lx is %s", count_frames, first,
+               wrong, pmm_state_name(state));
+}

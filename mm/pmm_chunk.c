@@ -1,0 +1,390 @@
+/* SPDX-License-Identifier: MIT */
+/* Chunks of 2 MiB and the states of the frames in them: the truth behind the caches. The picture is in
+ * pmm_parts.h.
+ *
+ * A change of many frames (contiguous blocks, reserving, retiring) opens the chunks that it touches in
+ * part, edits their words, and settles them: the kind that says it in the fewest words is chosen anew.
+ * Chunks that it covers change their kind and nothing else. Single frames have short cuts:
+ * pmm_claim_locked and pmm_give_locked.
+ *
+ * Invariants (pmm_verify): a chunk is in `whole` if all its 512 frames are free; in `partial` if it is
+ * BITMAP or MIXED and has a free frame, in `tables` if it is TABLE and has one; counters equal the bits. */
+#include "mm/pmm_parts.h"
+
+/* ---- ranges ---- */
+
+struct pmm_range *pmm_range_of(const struct pmm *pmm, paddr_t address)
+{
+    size_t low = 0, high = pmm->range_count;
+
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (range_end(&pmm->ranges[middle]) <= address)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    if (low == pmm->range_count || pmm->ranges[low].base > address)
+        return NULL;
+    return &pmm->ranges[low];
+}
+
+static bool range_has_chunk(const struct pmm_range *range, uint64_t chunk)
+{
+    return chunk >= range_first_id(range) / CHUNK_FRAMES &&
+           chunk <= (range_end_id(range) - 1) / CHUNK_FRAMES;
+}
+
+struct pmm_range *pmm_range_of_chunk(const struct pmm *pmm, uint64_t chunk)
+{
+    size_t low = 0, high = pmm->range_count;
+    struct pmm_range *last = &pmm->ranges[pmm->core->last_range];
+
+    if (range_has_chunk(last, chunk))
+        return last;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if ((range_end_id(&pmm->ranges[middle]) - 1) / CHUNK_FRAMES < chunk)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    pmm->core->last_range = low;
+    return &pmm->ranges[low];
+}
+
+/* ---- asking ---- */
+
+uint64_t pmm_state_mask(const struct pmm_core *core, uint64_t word, enum pmm_frame_state state)
+{
+    static const enum pmm_frame_state states[] = {
+        [CHUNK_FULL] = PMM_FRAME_USED,
+        [CHUNK_RESERVED] = PMM_FRAME_RESERVED,
+        [CHUNK_RETIRED] = PMM_FRAME_RETIRED,
+    };
+    uint64_t chunk = word / CHUNK_WORDS, taken = bits_load(&core->taken[word]);
+    enum chunk_kind kind = chunk_kind(core, chunk);
+
+    if (bittree_has(&core->whole, chunk))
+        return state == PMM_FRAME_FREE ? UINT64_MAX : 0;
+    if (kind >= CHUNK_FULL)
+        return kind <= CHUNK_RETIRED && states[kind] == state ? UINT64_MAX : 0;
+    if (state == PMM_FRAME_FREE)
+        return ~taken;
+    if (kind == CHUNK_BITMAP)
+        return state == PMM_FRAME_USED ? taken : 0;
+    if (kind == CHUNK_TABLE)
+        return state == PMM_FRAME_TABLE ? taken : 0;
+    const struct pmm_side *side = side_find(core, chunk);
+    if (side == NULL)
+        return 0;
+    uint64_t reserved = bits_load(&side->reserved[word % CHUNK_WORDS]);
+    uint64_t table = bits_load(&side->table[word % CHUNK_WORDS]);
+    uint64_t bad = bits_load(&side->bad[word % CHUNK_WORDS]);
+    switch (state) {
+    case PMM_FRAME_USED:
+        return taken & ~reserved & ~table;
+    case PMM_FRAME_RESERVED:
+        return reserved & ~bad;
+    case PMM_FRAME_RETIRED:
+        return reserved & bad;
+    default:
+        return state == PMM_FRAME_TABLE ? table : 0;
+    }
+}
+
+enum pmm_frame_state pmm_state_of_id(const struct pmm_core *core, uint64_t id)
+{
+    static const enum pmm_frame_state states[] = { PMM_FRAME_FREE, PMM_FRAME_USED, PMM_FRAME_TABLE,
+                                                   PMM_FRAME_RETIRED };
+
+    for (size_t i = 0; i < sizeof(states) / sizeof(states[0]); i++)
+        if ((pmm_state_mask(core, id / BITS_PER_WORD, states[i]) >> id % BITS_PER_WORD & 1) != 0)
+            return states[i];
+    return PMM_FRAME_RESERVED;
+}
+
+uint64_t pmm_find_other_locked(const struct pmm *pmm, uint64_t from, uint64_t to,
+                               enum pmm_frame_state state)
+{
+    for (uint64_t word = from / BITS_PER_WORD; word * BITS_PER_WORD < to; word++) {
+        uint64_t others = ~pmm_state_mask(pmm->core, word, state) & bits_mask(word, from, to);
+        if (others != 0)
+            return word * BITS_PER_WORD + bits_lowest(others);
+    }
+    return to;
+}
+
+/* ---- opening and settling ---- */
+
+static void set_words(struct pmm_core *core, uint64_t chunk, uint64_t value)
+{
+    for (unsigned w = 0; w < CHUNK_WORDS; w++)
+        bits_store(&core->taken[chunk * CHUNK_WORDS + w], value);
+}
+
+static void set_plain(struct pmm_core *core, uint64_t chunk, uint8_t plain)
+{
+    __atomic_store_n(&core->plain[chunk], plain, __ATOMIC_RELAXED);
+}
+
+static void set_member(struct bittree *tree, uint64_t chunk, bool member)
+{
+    if (bittree_has(tree, chunk) == member)
+        return;
+    if (member)
+        bittree_add(tree, chunk);
+    else
+        bittree_remove(tree, chunk);
+}
+
+static void whole_remove(struct pmm_core *core, uint64_t chunk)
+{
+    bittree_remove(&core->whole, chunk);
+    core->whole_count--;
+}
+
+/* A uniform chunk whose frames are not plain: its side says what they are. */
+static void open_special(struct pmm_core *core, const struct pmm_range *range, uint64_t chunk,
+                         enum chunk_kind kind)
+{
+    struct pmm_side *side = side_add_locked(core, chunk);
+
+    for (unsigned w = 0; w < CHUNK_WORDS; w++) {
+        uint64_t word = chunk * CHUNK_WORDS + w, inside = range_mask(range, word);
+        uint64_t set = kind == CHUNK_TABLE ? core->taken[word] & inside : inside;
+        bits_store(kind == CHUNK_TABLE ? &side->table[w] : &side->reserved[w], set);
+        if (kind == CHUNK_RETIRED)
+            bits_store(&side->bad[w], set);
+    }
+    if (kind != CHUNK_TABLE)
+        set_words(core, chunk, UINT64_MAX);
+    chunk_set_info(core, chunk, CHUNK_MIXED, 0);
+}
+
+void chunk_open_locked(struct pmm *pmm, struct pmm_range *range, uint64_t chunk)
+{
+    struct pmm_core *core = pmm->core;
+    enum chunk_kind kind = chunk_kind(core, chunk);
+
+    if (bittree_has(&core->whole, chunk)) {
+        set_words(core, chunk, 0);
+        set_plain(core, chunk, UINT8_MAX);
+        chunk_set_info(core, chunk, CHUNK_BITMAP, CHUNK_FRAMES);
+        whole_remove(core, chunk);
+        bittree_add(&core->partial, chunk);
+    } else if (kind == CHUNK_FULL) {
+        set_words(core, chunk, UINT64_MAX);
+        set_plain(core, chunk, UINT8_MAX);
+        chunk_set_info(core, chunk, CHUNK_BITMAP, 0);
+    } else if (kind != CHUNK_BITMAP && kind != CHUNK_MIXED) {
+        set_member(&core->tables, chunk, false);
+        set_plain(core, chunk, 0);
+        open_special(core, range, chunk, kind);
+        if (kind == CHUNK_TABLE)
+            chunk_settle_locked(pmm, range, chunk); /* its free frames are everybody's now */
+    }
+}
+
+/* A MIXED chunk: which words are plain, and whether its side is still needed.
+ *   Returns:  the kind that it now has. */
+static enum chunk_kind settle_side(struct pmm_core *core, const struct pmm_range *range,
+                                   uint64_t chunk)
+{
+    struct pmm_side *side = side_find(core, chunk);
+    uint64_t special = 0, unreserved = 0, good = 0, bad = 0;
+    unsigned plain = 0;
+
+    for (unsigned w = 0; w < CHUNK_WORDS; w++) {
+        uint64_t inside = range_mask(range, chunk * CHUNK_WORDS + w);
+        uint64_t here = side->reserved[w] | side->table[w] | side->bad[w];
+        plain |= here == 0 ? 1u << w : 0;
+        special |= here;
+        unreserved |= inside & ~side->reserved[w];
+        good |= inside & ~side->bad[w];
+        bad |= side->bad[w];
+    }
+    set_plain(core, chunk, (uint8_t)plain);
+    if (special != 0 && (unreserved != 0 || (good != 0 && bad != 0)))
+        return CHUNK_MIXED;
+    side_drop_locked(core, chunk);
+    set_plain(core, chunk, special == 0 ? UINT8_MAX : 0);
+    return special == 0 ? CHUNK_BITMAP : bad == 0 ? CHUNK_RESERVED : CHUNK_RETIRED;
+}
+
+void chunk_settle_locked(struct pmm *pmm, struct pmm_range *range, uint64_t chunk)
+{
+    struct pmm_core *core = pmm->core;
+    enum chunk_kind kind = chunk_kind(core, chunk);
+    uint64_t free_frames = 0;
+
+    for (unsigned w = 0; w < CHUNK_WORDS; w++)
+        free_frames += bits_count(~core->taken[chunk * CHUNK_WORDS + w]);
+    if (kind == CHUNK_MIXED)
+        kind = settle_side(core, range, chunk);
+    else
+        set_plain(core, chunk, UINT8_MAX);
+    chunk_set_info(core, chunk, kind, free_frames);
+    set_member(&core->partial, chunk, free_frames != 0 && free_frames != CHUNK_FRAMES);
+    if (free_frames == CHUNK_FRAMES && !bittree_has(&core->whole, chunk)) {
+        bittree_add(&core->whole, chunk);
+        core->whole_count++;
+    }
+}
+
+/* ---- changing many ---- */
+
+/* All 512 frames of a chunk become `new`, whatever its kind was. */
+static void change_whole_chunk(struct pmm *pmm, uint64_t chunk, enum pmm_frame_state new)
+{
+    struct pmm_core *core = pmm->core;
+
+    if (bittree_has(&core->whole, chunk)) {
+        whole_remove(core, chunk);
+    } else {
+        if (chunk_kind(core, chunk) == CHUNK_MIXED)
+            side_drop_locked(core, chunk);
+        set_member(&core->partial, chunk, false);
+        set_member(&core->tables, chunk, false);
+    }
+    set_plain(core, chunk, 0);
+    if (new == PMM_FRAME_FREE) {
+        chunk_set_info(core, chunk, CHUNK_BITMAP, CHUNK_FRAMES);
+        bittree_add(&core->whole, chunk);
+        core->whole_count++;
+    } else {
+        chunk_set_info(core, chunk,
+                       new == PMM_FRAME_USED       ? CHUNK_FULL
+                       : new == PMM_FRAME_RESERVED ? CHUNK_RESERVED
+                                                   : CHUNK_RETIRED,
+                       0);
+    }
+}
+
+/* The frames of `mask` in one word of an open chunk; `side` is NULL if it needs none. */
+static void change_word(struct pmm_core *core, struct pmm_side *side, uint64_t word, uint64_t mask,
+                        enum pmm_frame_state new)
+{
+    uint64_t taken = core->taken[word] | mask;
+    unsigned w = word % CHUNK_WORDS;
+
+    bits_store(&core->taken[word], new == PMM_FRAME_FREE ? taken & ~mask : taken);
+    if (side == NULL)
+        return;
+    bool reserved = new == PMM_FRAME_RESERVED || new == PMM_FRAME_RETIRED;
+    bits_store(&side->reserved[w], reserved ? side->reserved[w] | mask : side->reserved[w] & ~mask);
+    bits_store(&side->table[w],
+               new == PMM_FRAME_TABLE ? side->table[w] | mask : side->table[w] & ~mask);
+    if (new == PMM_FRAME_RETIRED)
+        bits_store(&side->bad[w], side->bad[w] | mask);
+}
+
+static void change_part(struct pmm *pmm, struct pmm_range *range, uint64_t from, uint64_t to,
+                        enum pmm_frame_state new)
+{
+    struct pmm_core *core = pmm->core;
+    uint64_t chunk = from / CHUNK_FRAMES;
+
+    chunk_open_locked(pmm, range, chunk);
+    struct pmm_side *side = NULL;
+    if (chunk_kind(core, chunk) == CHUNK_MIXED) {
+        side = side_find(core, chunk);
+    } else if (new != PMM_FRAME_FREE &&new != PMM_FRAME_USED) {
+        side = side_add_locked(core, chunk);
+        chunk_set_info(core, chunk, CHUNK_MIXED, 0);
+    }
+    for (uint64_t word = from / BITS_PER_WORD; word * BITS_PER_WORD < to; word++)
+        change_word(core, side, word, bits_mask(word, from, to), new);
+    chunk_settle_locked(pmm, range, chunk);
+}
+
+static void count_state(struct pmm *pmm, enum pmm_frame_state state, uint64_t count)
+{
+    struct pmm_stats *stats = &pmm->stats;
+
+    if (state == PMM_FRAME_FREE)
+        stats->free_frames += count;
+    else if (state == PMM_FRAME_USED || state == PMM_FRAME_TABLE)
+        stats->used_frames += count;
+    else
+        stats->reserved_frames += count;
+    if (state == PMM_FRAME_TABLE)
+        stats->table_frames += count;
+    if (state == PMM_FRAME_RETIRED)
+        stats->retired_frames += count;
+}
+
+void pmm_change_locked(struct pmm *pmm, struct pmm_range *range, uint64_t from, uint64_t to,
+                       enum pmm_frame_state old, enum pmm_frame_state new)
+{
+    count_state(pmm, old, -(to - from));
+    count_state(pmm, new, to - from);
+    range->free_frames -= old == PMM_FRAME_FREE ? to - from : 0;
+    if (new == PMM_FRAME_FREE) {
+        range->free_frames += to - from;
+        pmm->core->frees++;
+    }
+    while (from < to) {
+        uint64_t chunk = from / CHUNK_FRAMES, end = (chunk + 1) * CHUNK_FRAMES;
+        end = end < to ? end : to;
+        if (new == PMM_FRAME_FREE)
+            bits_clear(pmm->core->clean, chunk);
+        if (end - from == CHUNK_FRAMES)
+            change_whole_chunk(pmm, chunk, new);
+        else
+            change_part(pmm, range, from, end, new);
+        from = end;
+    }
+}
+
+/* ---- one frame back ---- */
+
+/* A frame that the short cut does not know: bad, or in a chunk that is FULL. */
+static MM_COLD bool give_slowly(struct pmm *pmm, struct pmm_range *range, uint64_t id, bool zero)
+{
+    struct pmm_core *core = pmm->core;
+    uint64_t chunk = id / CHUNK_FRAMES;
+    bool was_clean = bits_test(core->clean, chunk);
+
+    if (pmm_state_of_id(core, id) != PMM_FRAME_USED)
+        return false;
+    struct pmm_side *side = chunk_kind(core, chunk) == CHUNK_MIXED ? side_find(core, chunk) : NULL;
+    bool bad = side != NULL && bits_test(side->bad, id % CHUNK_FRAMES);
+    pmm_change_locked(pmm, range, id, id + 1, PMM_FRAME_USED,
+                      bad ? PMM_FRAME_RETIRED : PMM_FRAME_FREE);
+    if (was_clean && zero)
+        bits_set(core->clean, chunk);
+    return true;
+}
+
+bool pmm_give_locked(struct pmm *pmm, struct pmm_range *range, uint64_t id, bool zero)
+{
+    struct pmm_core *core = pmm->core;
+    uint64_t chunk = id / CHUNK_FRAMES, word = id / BITS_PER_WORD;
+    uint64_t bit = (uint64_t)1 << id % BITS_PER_WORD;
+
+    if (bittree_has(&core->whole, chunk))
+        return false;
+    if (chunk_kind(core, chunk) >= CHUNK_TABLE ||
+        (core->plain[chunk] >> word % CHUNK_WORDS & 1) == 0)
+        return give_slowly(pmm, range, id, zero);
+    if ((core->taken[word] & bit) == 0)
+        return false;
+    bits_store(&core->taken[word], core->taken[word] & ~bit);
+    core->info[chunk]++;
+    uint64_t free_frames = chunk_free(core, chunk);
+    if (free_frames == 1)
+        bittree_add(&core->partial, chunk);
+    if (free_frames == CHUNK_FRAMES) {
+        bittree_remove(&core->partial, chunk);
+        bittree_add(&core->whole, chunk);
+        core->whole_count++;
+    }
+    if (!zero && (core->clean[chunk / BITS_PER_WORD] >> chunk % BITS_PER_WORD & 1) != 0)
+        bits_clear(core->clean, chunk);
+    core->frees++;
+    range->free_frames++;
+    pmm->stats.free_frames++;
+    pmm->stats.used_frames--;
+    return true;
+}

@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: MIT */
+/* What steers the physical memory manager from outside: trace and fault injection, which act through the
+ * switch of the caches; emptying caches; the low-water mark; work for idle CPUs. */
+#include "mm/pmm_parts.h"
+
+/* ---- the switch ---- */
+
+void pmm_set_trace(struct pmm *pmm, bool on)
+{
+    struct pmm_bugs bugs = { 0 };
+    uint64_t saved = mm_port_lock(&pmm->lock);
+
+    pmm->core->trace = on;
+    pmm_switch_locked(pmm, &bugs);
+    mm_port_unlock(&pmm->lock, saved);
+    pmm_report_bugs(&bugs);
+}
+
+void pmm_fault_inject(struct pmm *pmm, uint64_t nth, uint64_t every)
+{
+    struct pmm_bugs bugs = { 0 };
+    uint64_t saved = mm_port_lock(&pmm->lock);
+
+    pmm->core->inject_next = nth;
+    pmm->core->inject_every = every;
+    pmm_switch_locked(pmm, &bugs);
+    mm_port_unlock(&pmm->lock, saved);
+    pmm_report_bugs(&bugs);
+}
+
+/* ---- emptying ---- */
+
+void pmm_drain(struct pmm *pmm)
+{
+    struct pmm_bugs bugs = { 0 };
+    uint64_t saved = mm_port_lock(&pmm->lock);
+
+    (void)pmm_take_back_locked(pmm, &bugs);
+    mm_port_unlock(&pmm->lock, saved);
+    pmm_report_bugs(&bugs);
+}
+
+void pmm_drain_slot(struct pmm *pmm)
+{
+    struct pmm_bugs bugs = { 0 };
+    unsigned index = mm_port_cpu_slot();
+
+    if (index >= MM_PORT_SLOTS)
+        return;
+    uint64_t saved = mm_port_lock(&pmm->lock);
+    struct pmm_slot *slot = pmm->slots[index];
+    if (slot != &pmm_absent_slot) {
+        slot_flush_locked(pmm, slot, false, UINT32_MAX, &bugs);
+        slot_flush_locked(pmm, slot, true, UINT32_MAX, &bugs);
+    }
+    mm_port_unlock(&pmm->lock, saved);
+    pmm_report_bugs(&bugs);
+}
+
+/* ---- low water ---- */
+
+void pmm_set_low_water(struct pmm *pmm, uint64_t frames, pmm_low_water_fn callback, void *context)
+{
+    uint64_t saved = mm_port_lock(&pmm->lock);
+
+    pmm->core->low_mark = frames;
+    pmm->core->low_callback = callback;
+    pmm->core->low_context = context;
+    pmm->core->low_armed = true;
+    mm_port_unlock(&pmm->lock, saved);
+}
+
+/* ---- idle ---- */
+
+/* A free frame whose content is not known, for clearing; it is used meanwhile. */
+static bool take_dirty(struct pmm *pmm, unsigned index, uint64_t *frame)
+{
+    struct pmm_core *core = pmm->core;
+    uint64_t masks[CHUNK_WORDS];
+    uint64_t saved = mm_port_lock(&pmm->lock);
+    struct pmm_slot *slot = slot_get_locked(pmm, index);
+    bool found = slot != NULL && !slot_is_full_locked(slot, true);
+
+    if (found && !slot_pop_locked(slot, false, frame)) {
+        uint64_t chunk = pmm_find_chunk_locked(pmm, slot->hint);
+        found = chunk != CHUNK_NONE && !bits_test(core->clean, chunk);
+        if (found) {
+            const struct pmm_range *range = pmm_range_of_chunk(pmm, chunk);
+            (void)pmm_claim_locked(pmm, pmm_range_of_chunk(pmm, chunk), chunk, 1, masks);
+            for (unsigned w = 0; w < CHUNK_WORDS; w++)
+                if (masks[w] != 0)
+                    *frame = (chunk * CHUNK_WORDS + w) * BITS_PER_WORD + bits_lowest(masks[w]) -
+                             range->bias;
+        }
+    }
+    mm_port_unlock(&pmm->lock, saved);
+    return found;
+}
+
+bool pmm_idle_work(struct pmm *pmm)
+{
+    uint64_t frame = 0;
+    unsigned index = mm_port_cpu_slot();
+
+    if (index >= MM_PORT_SLOTS || !take_dirty(pmm, index, &frame))
+        return false;
+    void *content = phys_to_virt(frame << FRAME_SHIFT);
+    mm_port_memory_allocated(content, FRAME_SIZE);
+    memset(content, 0, FRAME_SIZE);
+    pmm_free_zeroed_frame(pmm, frame << FRAME_SHIFT);
+    return true;
+}

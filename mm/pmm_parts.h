@@ -1,0 +1,330 @@
+/* SPDX-License-Identifier: MIT */
+/* What the files of the physical memory manager share. Internal to mm.
+ *
+ *   range   a maximal run of RAM          | range 0        |     | range 1 |
+ *   chunk   2 MiB of it, or its end       |--|----|----|---|     |-|----|--|   numbered through: 0..
+ *   id      of a frame: chunk * 512 + its place in the 2 MiB; = frame number + range->bias
+ *
+ * Of each chunk is kept:
+ *   taken[8]   64 bytes, one bit a frame: 0 is free. Places outside RAM are 1.
+ *   info       free frames and the kind: what the set bits of `taken` are
+ *   plain      for each word of taken: 1 if all its set bits are used frames (or in caches)
+ *   clean      1: its free frames hold zeroes
+ *   partial, whole, tables    three sets of chunks: some frames are free, all are, and free ones of those
+ *                             that are tagged for page tables
+ *
+ *   kind       set bits of `taken`                            taken[], plain are valid
+ *   BITMAP     used                                           yes
+ *   MIXED      the chunk's side says: reserved, table, used   yes
+ *   TABLE      page tables                                    yes
+ *   FULL, RESERVED, RETIRED   all frames are that             no
+ *   (a chunk in `whole`: all are free)                        no, nor is info
+ *
+ * So a wholly free or wholly used chunk costs one bit or one number, and pmm_init touches nothing for
+ * each frame. Frames in caches are used, as far as all this is concerned.
+ *
+ * Locking: everything here is guarded by pmm->lock. The fast path of pmm_free_frame reads whole, plain and
+ * taken without it: what they say of a frame that the caller owns does not change. */
+#ifndef MM_PMM_PARTS_H
+#define MM_PMM_PARTS_H
+
+#include "mm/bits.h"
+#include "mm/bittree.h"
+#include "mm/magazine.h"
+
+#include <mm/hhdm.h>
+#include <mm/log.h>
+#include <mm/pmm.h>
+#include <mm/port_slot.h>
+
+#define CHUNK_FRAMES 512u
+#define CHUNK_WORDS  8u
+#define CHUNK_NONE   UINT64_MAX
+
+enum chunk_kind {
+    CHUNK_BITMAP,
+    CHUNK_MIXED,
+    CHUNK_TABLE,
+    CHUNK_FULL,
+    CHUNK_RESERVED,
+    CHUNK_RETIRED,
+};
+
+struct pmm_range {
+    paddr_t base;
+    uint64_t frames;
+    uint64_t bias;        /* id = frame number + bias */
+    uint64_t free_frames; /* outside the caches */
+};
+
+/* What a MIXED chunk's set bits are; in none of the three: used. A bad frame is retired if it is reserved
+ * as well, else it will be when it is freed. */
+struct pmm_side {
+    uint64_t reserved[CHUNK_WORDS];
+    uint64_t table[CHUNK_WORDS];
+    uint64_t bad[CHUNK_WORDS];
+};
+
+#define ZERO_TABLES   16u
+#define FAILURES_KEPT 8u
+
+/* A search for contiguous frames that found nothing. */
+struct pmm_failure {
+    uint64_t count, align_bytes, limit;
+    uint64_t frees; /* core->frees then */
+};
+
+struct pmm_core {
+    uint64_t chunks;
+    uint64_t high_chunk; /* the first at or above 4 GiB */
+    uint64_t *taken;
+    uint16_t *info;
+    uint8_t *plain;
+    uint64_t *clean;
+    struct bittree partial, whole, tables;
+    uint64_t whole_count;
+    size_t last_range; /* where the last search for a range ended */
+
+    /* sides: refs[side_count] sorted, chunk << 32 | index into sides[] */
+    struct pmm_side *sides;
+    uint64_t *refs;
+    uint32_t side_count, side_capacity;
+    uint32_t side_free; /* first unused one, chained through reserved[0]; capacity: none */
+    paddr_t sides_at;   /* where grown ones lie; 0: in the metadata */
+    uint64_t sides_frames;
+
+    uint64_t hint;       /* chunk where code without a cache last found a frame */
+    uint64_t table_hint; /* likewise for page tables in MIXED chunks */
+    uint64_t large_hint; /* chunk of the last 2 MiB block that was freed */
+    uint64_t frees;      /* goes on whenever a frame becomes free out here */
+    struct pmm_failure failures[FAILURES_KEPT];
+    unsigned next_failure;
+
+    uint64_t
+        zero_tables[ZERO_TABLES]; /* ids of freed tables: free, although their bits say table */
+    unsigned zero_table_count;
+
+    /* the caches */
+    bool small;       /* none because the machine is small */
+    bool full, trace; /* none because of these */
+    bool cached;      /* whether there are any */
+    uint32_t dirty_capacity, zero_capacity;
+    unsigned slots_end, slots_present;
+
+    uint64_t inject_next, inject_every;
+
+    uint64_t low_mark;
+    pmm_low_water_fn low_callback;
+    void *low_context;
+    bool low_armed;
+};
+
+/* ---- caches ---- */
+
+#define SLOT_DIRTY 256u
+#define SLOT_ZERO  64u
+#define SLOT_NONE  (SLOT_DIRTY + SLOT_ZERO) /* a place in entries[] that holds no frame */
+#define SLOT_HASH  512u
+
+#define ENTRY_FRAME_BITS 48u
+#define ENTRY_FRAME_MASK (((uint64_t)1 << ENTRY_FRAME_BITS) - 1)
+
+/* The cache of one slot: a magazine of frames with any content, one of frames that hold zeroes, and an
+ * index over both that answers at once whether a frame lies in here:
+ *
+ *   newest[frame number % 512] -> the place of the youngest entry with that hash, or SLOT_NONE
+ *   entries[place]                frame number | place of the next older one with that hash << 48
+ *
+ * Places 0..255 are of the dirty magazine, the others of the zero one. A stack gives back the youngest
+ * first, so pop sets newest[] to what the entry says, as a rule. Entries that another CPU has taken
+ * are left in the index until the owner compacts; slot_holds() knows them by their place. */
+struct pmm_slot {
+    struct magazine dirty;
+    struct magazine zero;
+    uint64_t first_frame; /* the range of the last freed frame: number, count and bias */
+    uint64_t frames;
+    uint64_t bias;
+    uint64_t
+        hint; /* lock: chunk where this slot last found frames (the seed's last-allocated hint) */
+    uint64_t entries[SLOT_NONE + 1];
+    uint16_t newest[SLOT_HASH];
+};
+
+_Static_assert(sizeof(struct pmm_slot) <= FRAME_SIZE, "a cache fits in a frame");
+
+/* Frames that turned out to be freed twice while the lock was held; reported when it is not. */
+#define BUGS_KEPT 8u
+struct pmm_bugs {
+    unsigned count;
+    paddr_t frames[BUGS_KEPT];
+};
+
+/* ---- pmm_chunk.c: chunks, and the states of frames in them ---- */
+
+static inline enum chunk_kind chunk_kind(const struct pmm_core *core, uint64_t chunk)
+{
+    return (enum chunk_kind)(__atomic_load_n(&core->info[chunk], __ATOMIC_RELAXED) >> 10);
+}
+
+static inline uint64_t chunk_free(const struct pmm_core *core, uint64_t chunk)
+{
+    return core->info[chunk] & 0x3ffu;
+}
+
+static inline void chunk_set_info(struct pmm_core *core, uint64_t chunk, enum chunk_kind kind,
+                                  uint64_t free_frames)
+{
+    __atomic_store_n(&core->info[chunk], (uint16_t)((unsigned)kind << 10 | free_frames),
+                     __ATOMIC_RELAXED);
+}
+
+static inline uint64_t range_first_id(const struct pmm_range *range)
+{
+    return (range->base >> FRAME_SHIFT) + range->bias;
+}
+
+static inline uint64_t range_end_id(const struct pmm_range *range)
+{
+    return range_first_id(range) + range->frames;
+}
+
+static inline paddr_t range_end(const struct pmm_range *range)
+{
+    return range->base + range->frames * FRAME_SIZE;
+}
+
+static inline uint64_t id_of(const struct pmm_range *range, paddr_t address)
+{
+    return (address >> FRAME_SHIFT) + range->bias;
+}
+
+static inline paddr_t address_of(const struct pmm_range *range, uint64_t id)
+{
+    return (id - range->bias) << FRAME_SHIFT;
+}
+
+/* The bits of word `word` (numbered over all chunks) that are frames of the range. */
+static inline uint64_t range_mask(const struct pmm_range *range, uint64_t word)
+{
+    return bits_mask(word, range_first_id(range), range_end_id(range));
+}
+
+/* The range of an address or of a chunk; NULL if the address is not RAM. */
+struct pmm_range *pmm_range_of(const struct pmm *pmm, paddr_t address);
+struct pmm_range *pmm_range_of_chunk(const struct pmm *pmm, uint64_t chunk);
+
+/* Makes taken[] of a chunk valid, and its kind BITMAP or MIXED. Needs a free side if its frames are
+ * reserved, retired or page tables. */
+void chunk_open_locked(struct pmm *pmm, struct pmm_range *range, uint64_t chunk);
+
+/* Brings info, plain and the three sets in line with taken[] and the side of a BITMAP or MIXED chunk. */
+void chunk_settle_locked(struct pmm *pmm, struct pmm_range *range, uint64_t chunk);
+
+/* The frames of one word of taken[] that are in `state`; frames in caches are used. */
+uint64_t pmm_state_mask(const struct pmm_core *core, uint64_t word, enum pmm_frame_state state);
+enum pmm_frame_state pmm_state_of_id(const struct pmm_core *core, uint64_t id);
+
+/* The first frame in [from, to), all of one range, that is not in `state`; `to` if all are. */
+uint64_t pmm_find_other_locked(const struct pmm *pmm, uint64_t from, uint64_t to,
+                               enum pmm_frame_state state);
+
+/* Moves the frames [from, to) of a range, all in state `old`, to `new`, with the counters. Sides as for
+ * chunk_open_locked: at most two. */
+void pmm_change_locked(struct pmm *pmm, struct pmm_range *range, uint64_t from, uint64_t to,
+                       enum pmm_frame_state old, enum pmm_frame_state new);
+
+/* Gives one used frame back to its chunk; `zero`: it holds zeroes.
+ *   Returns:  false if the frame is not a used one: then nothing changed. */
+bool pmm_give_locked(struct pmm *pmm, struct pmm_range *range, uint64_t id, bool zero);
+
+/* ---- pmm_side.c ---- */
+
+struct pmm_side *side_find(const struct pmm_core *core, uint64_t chunk); /* NULL if it has none */
+struct pmm_side *side_add_locked(struct pmm_core *core, uint64_t chunk); /* all zeroes */
+void side_drop_locked(struct pmm_core *core, uint64_t chunk);
+
+/* Makes sure that `count` sides can be added; false if there is no memory for them. */
+bool side_ensure_locked(struct pmm *pmm, uint32_t count);
+
+/* ---- pmm_find.c: where free frames are ---- */
+
+/* A chunk of kind BITMAP or MIXED with a free frame, `hint` if it is one; CHUNK_NONE if nothing is free
+ * outside the caches. */
+uint64_t pmm_find_chunk_locked(struct pmm *pmm, uint64_t hint);
+
+/* Marks up to `most` free frames of the chunk used, lowest first. masks[w] are those of its word w.
+ *   Returns:  how many. */
+uint64_t pmm_claim_locked(struct pmm *pmm, struct pmm_range *range, uint64_t chunk, uint64_t most,
+                          uint64_t masks[CHUNK_WORDS]);
+
+/* The largest run of neighbouring free frames, for reports. */
+uint64_t pmm_longest_run_locked(struct pmm *pmm);
+
+/* A block as pmm_alloc_contiguous wants it, still free; false if there is none. */
+bool pmm_find_block_locked(struct pmm *pmm, uint64_t count, uint64_t align_bytes, paddr_t limit,
+                           struct pmm_range **range, uint64_t *first);
+
+/* ---- pmm_slot.c ---- */
+
+extern struct pmm_slot pmm_absent_slot;
+
+/* The cache of slot `index`, made if need be; NULL if it has none. */
+struct pmm_slot *slot_get_locked(struct pmm *pmm, unsigned index);
+
+/* True if the frame lies in this cache; place and frame as seen by its owner, or by anybody while the
+ * owner is not at work. */
+bool slot_holds(const struct pmm_slot *slot, uint64_t frame);
+
+/* True if the frame lies in any cache. */
+bool pmm_is_cached(const struct pmm *pmm, uint64_t frame);
+
+/* Slow ways of the owner: takes the youngest entry; adds one where the magazine is not full. */
+bool slot_pop_locked(struct pmm_slot *slot, bool zero, uint64_t *frame);
+void slot_push_locked(struct pmm_slot *slot, bool zero, uint64_t frame);
+bool slot_is_full_locked(const struct pmm_slot *slot, bool zero);
+
+void slot_refill_locked(struct pmm *pmm, struct pmm_slot *slot);
+void slot_flush_locked(struct pmm *pmm, struct pmm_slot *slot, bool zero, uint32_t count,
+                       struct pmm_bugs *bugs);
+
+/* Takes an entry out of the index that is not the youngest with its hash. */
+void slot_unlink(struct pmm_slot *slot, uint64_t place, uint64_t entry);
+
+/* Frames in all caches; of these, known to be zero. */
+uint64_t pmm_count_cached_locked(const struct pmm *pmm, uint64_t *zeroed);
+
+/* Empties all caches and the stack of tables; true if there was anything in them. */
+bool pmm_take_back_locked(struct pmm *pmm, struct pmm_bugs *bugs);
+
+/* Switches the caches on or off, as trace, full and injection say. */
+void pmm_switch_locked(struct pmm *pmm, struct pmm_bugs *bugs);
+
+/* ---- pmm_table.c ---- */
+
+/* Gives a table back to its chunk; it is one, and in zero_tables no more. */
+void pmm_give_table_locked(struct pmm *pmm, uint64_t id);
+
+/* True if the frame is a table that was freed and lies in zero_tables. */
+bool pmm_is_free_table(const struct pmm_core *core, uint64_t id);
+
+/* ---- pmm.c ---- */
+
+/* Reports a free of a frame that is in `state`, not in the one that it should be in. */
+void pmm_report_free(paddr_t address, enum pmm_frame_state state, enum pmm_frame_state expected);
+
+/* How many bytes of a frame from its first on are 0, in steps of 8. */
+uint64_t pmm_cleared_bytes(paddr_t frame);
+
+/* Reports what was collected. Not under the lock. */
+void pmm_report_bugs(const struct pmm_bugs *bugs);
+
+/* True if this call is one of those that pmm_fault_inject wants to fail. */
+bool pmm_inject_locked(struct pmm *pmm);
+
+/* Unlocks after an allocation, then reports, and calls the low-water callback if it is time. */
+void pmm_unlock_after_alloc(struct pmm *pmm, uint64_t saved, const struct pmm_bugs *bugs);
+
+/* Reports a call from an NMI or machine check handler. */
+bool pmm_is_forbidden(const char *call);
+
+#endif

@@ -1,0 +1,384 @@
+/* SPDX-License-Identifier: MIT */
+/* The caches in front of the bitmap, one for each slot: made, filled, emptied, taken back, switched. What
+ * lies in one is in pmm_parts.h; the fast paths are in pmm.c; how an entry comes back from another CPU
+ * is in magazine.h.
+ *
+ *      chunk --refill: whole words of the hint chunk, lowest frame on top--> magazine
+ *      chunk <--flush: the older half, so that hot frames stay------------- magazine
+ *      chunk <--take back: all of it, from every slot, before memory is said to be out
+ *
+ * Invariants: a cache's frame is reserved; frames in a cache are used ones of their chunk; the index of
+ * a cache finds each of its entries. */
+#include "mm/pmm_parts.h"
+
+/* What slots without a cache share: looks empty and full, and knows no range. */
+struct pmm_slot pmm_absent_slot = { .dirty = MAGAZINE_ABSENT, .zero = MAGAZINE_ABSENT };
+
+static struct magazine *magazine_of(struct pmm_slot *slot, bool zero)
+{
+    return zero ? &slot->zero : &slot->dirty;
+}
+
+static uint64_t *entries_of(struct pmm_slot *slot, bool zero)
+{
+    return zero ? slot->entries + SLOT_DIRTY : slot->entries;
+}
+
+/* ---- the index ---- */
+
+static bool place_is_valid(const struct pmm_slot *slot, uint64_t place)
+{
+    bool zero = place >= SLOT_DIRTY;
+    const struct magazine *magazine = zero ? &slot->zero : &slot->dirty;
+    int64_t at = (int64_t)(zero ? place - SLOT_DIRTY : place);
+
+    return at >= __atomic_load_n(&magazine->floor, __ATOMIC_RELAXED) &&
+           at < __atomic_load_n(&magazine->bottom, __ATOMIC_ACQUIRE);
+}
+
+bool slot_holds(const struct pmm_slot *slot, uint64_t frame)
+{
+    uint64_t place = __atomic_load_n(&slot->newest[frame % SLOT_HASH], __ATOMIC_RELAXED);
+
+    for (unsigned i = 0; i < SLOT_NONE && place < SLOT_NONE; i++) {
+        uint64_t entry = bits_load(&slot->entries[place]);
+        if ((entry & ENTRY_FRAME_MASK) == frame && place_is_valid(slot, place))
+            return true;
+        place = entry >> ENTRY_FRAME_BITS;
+    }
+    return false;
+}
+
+void slot_unlink(struct pmm_slot *slot, uint64_t place, uint64_t entry)
+{
+    uint16_t link = (uint16_t)(entry >> ENTRY_FRAME_BITS);
+    uint64_t at = slot->newest[(entry & ENTRY_FRAME_MASK) % SLOT_HASH];
+
+    for (unsigned i = 0; i < SLOT_NONE && at < SLOT_NONE; i++) {
+        uint64_t other = slot->entries[at];
+        if (other >> ENTRY_FRAME_BITS == place) {
+            bits_store(&slot->entries[at],
+                       (other & ENTRY_FRAME_MASK) | (uint64_t)link << ENTRY_FRAME_BITS);
+            return;
+        }
+        at = other >> ENTRY_FRAME_BITS;
+    }
+}
+
+static void index_add(struct pmm_slot *slot, uint64_t place, uint64_t frame)
+{
+    uint16_t *newest = &slot->newest[frame % SLOT_HASH];
+
+    bits_store(&slot->entries[place], frame | (uint64_t)*newest << ENTRY_FRAME_BITS);
+    __atomic_store_n(newest, (uint16_t)place, __ATOMIC_RELAXED);
+}
+
+/* Makes the index anew from the entries. */
+static void index_rebuild(struct pmm_slot *slot)
+{
+    for (unsigned i = 0; i < SLOT_HASH; i++)
+        __atomic_store_n(&slot->newest[i], SLOT_NONE, __ATOMIC_RELAXED);
+    for (unsigned zero = 0; zero < 2; zero++) {
+        const struct magazine *magazine = magazine_of(slot, zero != 0);
+        for (int32_t i = magazine->floor; i < magazine->bottom; i++) {
+            uint64_t place = (uint64_t)i + (zero != 0 ? SLOT_DIRTY : 0);
+            index_add(slot, place, slot->entries[place] & ENTRY_FRAME_MASK);
+        }
+    }
+}
+
+/* ---- making a cache ---- */
+
+/* A frame for a cache: in a MIXED chunk if there is one, so that no other chunk becomes one. */
+static bool find_own_frame(struct pmm *pmm, struct pmm_range **range, uint64_t *id)
+{
+    struct pmm_core *core = pmm->core;
+    uint64_t chunk = CHUNK_NONE;
+
+    for (uint32_t i = core->side_count; i > 0 && chunk == CHUNK_NONE; i--)
+        if (chunk_free(core, core->refs[i - 1] >> 32) > 0)
+            chunk = core->refs[i - 1] >> 32;
+    if (chunk == CHUNK_NONE)
+        chunk = pmm_find_chunk_locked(pmm, CHUNK_NONE);
+    if (chunk == CHUNK_NONE || !side_ensure_locked(pmm, 1))
+        return false;
+    *range = pmm_range_of_chunk(pmm, chunk);
+    /* Beside other special frames if possible: the fast free works where a word has none. */
+    for (unsigned plain = 0; plain < 2; plain++) {
+        for (unsigned w = CHUNK_WORDS; w > 0; w--) {
+            uint64_t word = chunk * CHUNK_WORDS + w - 1, free = ~core->taken[word];
+            if (free == 0 || (core->plain[chunk] >> (w - 1) & 1) != plain)
+                continue;
+            *id = word * BITS_PER_WORD + bits_lowest(free);
+            return true;
+        }
+    }
+    return false;
+}
+
+static struct pmm_slot *make_slot(struct pmm *pmm, unsigned index)
+{
+    struct pmm_core *core = pmm->core;
+    struct pmm_range *range;
+    uint64_t id;
+
+    if (!find_own_frame(pmm, &range, &id))
+        return NULL;
+    pmm_change_locked(pmm, range, id, id + 1, PMM_FRAME_FREE, PMM_FRAME_RESERVED);
+    struct pmm_slot *slot = phys_to_virt(address_of(range, id));
+    mm_port_memory_allocated(slot, FRAME_SIZE);
+    memset(slot, 0, sizeof(*slot));
+    magazine_init(&slot->dirty, core->dirty_capacity, true);
+    magazine_init(&slot->zero, core->zero_capacity, true);
+    slot->hint = CHUNK_NONE;
+    slot->entries[SLOT_NONE] = ENTRY_FRAME_MASK | (uint64_t)SLOT_NONE << ENTRY_FRAME_BITS;
+    index_rebuild(slot);
+    core->slots_present++;
+    core->slots_end = index < core->slots_end ? core->slots_end : index + 1;
+    __atomic_store_n(&pmm->slots[index], slot, __ATOMIC_RELEASE);
+    return slot;
+}
+
+struct pmm_slot *slot_get_locked(struct pmm *pmm, unsigned index)
+{
+    if (!pmm->core->cached || index >= MM_PORT_SLOTS) {
+        magazine_absent_reset(&pmm_absent_slot.dirty);
+        magazine_absent_reset(&pmm_absent_slot.zero);
+        return NULL;
+    }
+    if (pmm->slots[index] != &pmm_absent_slot)
+        return pmm->slots[index];
+    return make_slot(pmm, index);
+}
+
+/* ---- the owner, with the lock ---- */
+
+bool slot_pop_locked(struct pmm_slot *slot, bool zero, uint64_t *frame)
+{
+    struct magazine *magazine = magazine_of(slot, zero);
+    int32_t at = magazine_count_locked(magazine) == 0 ? -1 : magazine_pop_at(magazine);
+
+    if (at < 0)
+        return false;
+    uint64_t place = (uint64_t)at + (zero ? SLOT_DIRTY : 0);
+    uint64_t entry = slot->entries[place];
+    uint16_t *newest = &slot->newest[(entry & ENTRY_FRAME_MASK) % SLOT_HASH];
+    if (*newest == place)
+        __atomic_store_n(newest, (uint16_t)(entry >> ENTRY_FRAME_BITS), __ATOMIC_RELAXED);
+    else
+        slot_unlink(slot, place, entry);
+    *frame = entry & ENTRY_FRAME_MASK;
+    return true;
+}
+
+void slot_push_locked(struct pmm_slot *slot, bool zero, uint64_t frame)
+{
+    struct magazine *magazine = magazine_of(slot, zero);
+    int32_t at = magazine->bottom;
+
+    MM_ASSERT(at < magazine->capacity);
+    index_add(slot, (uint64_t)at + (zero ? SLOT_DIRTY : 0), frame);
+    __atomic_store_n(&magazine->bottom, at + 1, __ATOMIC_RELEASE);
+}
+
+bool slot_is_full_locked(const struct pmm_slot *slot, bool zero)
+{
+    const struct magazine *magazine = zero ? &slot->zero : &slot->dirty;
+
+    return magazine->bottom >= magazine->capacity;
+}
+
+/* ---- giving entries back ---- */
+
+static void give_entries(struct pmm *pmm, const uint64_t *entries, uint32_t count, bool zero,
+                         struct pmm_bugs *bugs)
+{
+    struct pmm_range *range = &pmm->ranges[0];
+
+    for (uint32_t i = 0; i < count; i++) {
+        paddr_t address = (bits_load(&entries[i]) & ENTRY_FRAME_MASK) << FRAME_SHIFT;
+        if (address < range->base || address >= range_end(range))
+            range = pmm_range_of(pmm, address);
+        if (pmm_give_locked(pmm, range, id_of(range, address), zero))
+            continue;
+        if (bugs->count < BUGS_KEPT)
+            bugs->frames[bugs->count] = address;
+        bugs->count++;
+    }
+}
+
+void slot_flush_locked(struct pmm *pmm, struct pmm_slot *slot, bool zero, uint32_t count,
+                       struct pmm_bugs *bugs)
+{
+    struct magazine *magazine = magazine_of(slot, zero);
+    uint64_t *entries = entries_of(slot, zero);
+    uint32_t held = magazine_count_locked(magazine);
+
+    count = count < held ? count : held;
+    give_entries(pmm, entries + magazine->floor, count, zero, bugs);
+    (void)magazine_compact_locked(magazine, entries, count);
+    index_rebuild(slot);
+}
+
+/* ---- refilling ---- */
+
+/* Pushes the frames of the masks, highest first, so that the lowest is handed out first. */
+static void push_claimed(struct pmm_slot *slot, const struct pmm_range *range, uint64_t chunk,
+                         const uint64_t masks[CHUNK_WORDS], bool zero)
+{
+    for (unsigned w = CHUNK_WORDS; w > 0; w--) {
+        uint64_t base = (chunk * CHUNK_WORDS + w - 1) * BITS_PER_WORD - range->bias;
+        for (uint64_t bits = masks[w - 1]; bits != 0;) {
+            unsigned bit = BITS_PER_WORD - 1 - (unsigned)__builtin_clzll(bits);
+            slot_push_locked(slot, zero, base + bit);
+            bits &= ~((uint64_t)1 << bit);
+        }
+    }
+}
+
+/* Half a magazine; less where little is free, so that one CPU does not take what others need. */
+static uint64_t refill_frames(const struct pmm *pmm)
+{
+    const struct pmm_core *core = pmm->core;
+    uint64_t half = (core->dirty_capacity + 1) / 2;
+    uint64_t share = pmm->stats.free_frames / (2 * (uint64_t)core->slots_present) + 1;
+
+    return share < half ? share : half;
+}
+
+void slot_refill_locked(struct pmm *pmm, struct pmm_slot *slot)
+{
+    struct pmm_core *core = pmm->core;
+    uint64_t wanted = refill_frames(pmm), masks[CHUNK_WORDS];
+
+    (void)magazine_compact_locked(&slot->dirty, entries_of(slot, false), 0);
+    (void)magazine_compact_locked(&slot->zero, entries_of(slot, true), 0);
+    index_rebuild(slot);
+    while (wanted > 0) {
+        uint64_t chunk = pmm_find_chunk_locked(pmm, slot->hint);
+        if (chunk == CHUNK_NONE)
+            return;
+        struct pmm_range *range = pmm_range_of_chunk(pmm, chunk);
+        bool zero = bits_test(core->clean, chunk);
+        const struct magazine *magazine = magazine_of(slot, zero);
+        uint64_t room = (uint64_t)(magazine->capacity - magazine->bottom);
+        if (room == 0)
+            return;
+        /* Whole words as a rule: the last one may bring more than was wanted. */
+        uint64_t most = wanted < BITS_PER_WORD ? wanted : mm_round_up(wanted, BITS_PER_WORD);
+        uint64_t got = pmm_claim_locked(pmm, range, chunk, most < room ? most : room, masks);
+        push_claimed(slot, range, chunk, masks, zero);
+        slot->hint = chunk;
+        wanted -= got < wanted ? got : wanted;
+    }
+}
+
+/* ---- all caches ---- */
+
+uint64_t pmm_count_cached_locked(const struct pmm *pmm, uint64_t *zeroed)
+{
+    const struct pmm_core *core = pmm->core;
+    uint64_t dirty = 0;
+
+    *zeroed = core->zero_table_count;
+    for (unsigned i = 0; i < core->slots_end; i++) {
+        if (pmm->slots[i] == &pmm_absent_slot)
+            continue;
+        dirty += magazine_count_locked(&pmm->slots[i]->dirty);
+        *zeroed += magazine_count_locked(&pmm->slots[i]->zero);
+    }
+    return dirty + *zeroed;
+}
+
+static bool magazine_has(const struct magazine *magazine, const uint64_t *entries, uint64_t frame)
+{
+    int32_t bottom = __atomic_load_n(&magazine->bottom, __ATOMIC_ACQUIRE);
+
+    for (int32_t i = __atomic_load_n(&magazine->floor, __ATOMIC_RELAXED); i < bottom; i++)
+        if ((bits_load(&entries[i]) & ENTRY_FRAME_MASK) == frame)
+            return true;
+    return false;
+}
+
+bool pmm_is_cached(const struct pmm *pmm, uint64_t frame)
+{
+    unsigned end = __atomic_load_n(&pmm->core->slots_end, __ATOMIC_RELAXED);
+
+    for (unsigned i = 0; i < end; i++) {
+        const struct pmm_slot *slot = __atomic_load_n(&pmm->slots[i], __ATOMIC_ACQUIRE);
+        if (slot != &pmm_absent_slot &&
+            (magazine_has(&slot->dirty, slot->entries, frame) ||
+             magazine_has(&slot->zero, slot->entries + SLOT_DIRTY, frame)))
+            return true;
+    }
+    return false;
+}
+
+static void take_tables(struct pmm *pmm)
+{
+    struct pmm_core *core = pmm->core;
+
+    while (core->zero_table_count > 0) {
+        uint64_t id = core->zero_tables[--core->zero_table_count];
+        pmm->stats.used_frames++;
+        pmm->stats.table_frames++;
+        pmm_give_table_locked(pmm, id);
+    }
+}
+
+static void take_end(struct pmm *pmm, struct pmm_slot *slot, bool zero, struct pmm_bugs *bugs)
+{
+    int32_t from;
+    uint32_t count = magazine_take_end_locked(magazine_of(slot, zero), &from);
+
+    give_entries(pmm, entries_of(slot, zero) + from, count, zero, bugs);
+}
+
+/* Behind magazine_take_begin_locked() or a switching off of all magazines. */
+static void finish_taking(struct pmm *pmm, struct pmm_bugs *bugs)
+{
+    mm_port_cpu_barrier();
+    for (unsigned i = 0; i < pmm->core->slots_end; i++) {
+        if (pmm->slots[i] == &pmm_absent_slot)
+            continue;
+        take_end(pmm, pmm->slots[i], false, bugs);
+        take_end(pmm, pmm->slots[i], true, bugs);
+    }
+}
+
+bool pmm_take_back_locked(struct pmm *pmm, struct pmm_bugs *bugs)
+{
+    uint64_t zeroed, before = pmm->stats.free_frames;
+    uint64_t tables = pmm->core->zero_table_count;
+    uint64_t cached = pmm_count_cached_locked(pmm, &zeroed);
+
+    take_tables(pmm);
+    if (cached > tables) {
+        for (unsigned i = 0; i < pmm->core->slots_end; i++) {
+            if (pmm->slots[i] == &pmm_absent_slot)
+                continue;
+            magazine_take_begin_locked(&pmm->slots[i]->dirty);
+            magazine_take_begin_locked(&pmm->slots[i]->zero);
+        }
+        finish_taking(pmm, bugs);
+    }
+    return pmm->stats.free_frames > before;
+}
+
+void pmm_switch_locked(struct pmm *pmm, struct pmm_bugs *bugs)
+{
+    struct pmm_core *core = pmm->core;
+    bool on = !core->small && !core->full && !core->trace && core->inject_next == 0;
+
+    if (on == core->cached)
+        return;
+    core->cached = on;
+    for (unsigned i = 0; i < core->slots_end; i++) {
+        if (pmm->slots[i] == &pmm_absent_slot)
+            continue;
+        magazine_switch_locked(&pmm->slots[i]->dirty, on);
+        magazine_switch_locked(&pmm->slots[i]->zero, on);
+    }
+    if (!on && core->slots_present > 0)
+        finish_taking(pmm, bugs);
+}

@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: MIT */
+/* Asking the physical memory manager: states of frames, counters, the report.
+ *
+ * pmm->stats counts frames in caches as used (the chunks do). The fast paths count nothing: what lies in
+ * the caches is summed up when somebody asks. */
+#include "mm/pmm_parts.h"
+
+#define REPORTED_RANGES 16u
+
+/* ---- states ---- */
+
+static enum pmm_frame_state state_of(const struct pmm *pmm, const struct pmm_range *range,
+                                     paddr_t address)
+{
+    enum pmm_frame_state state = pmm_state_of_id(pmm->core, id_of(range, address));
+
+    if ((state == PMM_FRAME_USED && pmm_is_cached(pmm, address >> FRAME_SHIFT)) ||
+        (state == PMM_FRAME_TABLE && pmm_is_free_table(pmm->core, id_of(range, address))))
+        return PMM_FRAME_FREE;
+    return state;
+}
+
+enum pmm_frame_state pmm_frame_state(struct pmm *pmm, paddr_t address)
+{
+    enum pmm_frame_state state = PMM_FRAME_OUTSIDE;
+    uint64_t saved = mm_port_lock(&pmm->lock);
+    const struct pmm_range *range = pmm_range_of(pmm, address);
+
+    if (range != NULL)
+        state = state_of(pmm, range, address);
+    mm_port_unlock(&pmm->lock, saved);
+    return state;
+}
+
+/* The count in `stats` is set when every range is: until then the ranges are not looked at. */
+enum pmm_frame_state pmm_peek_frame(const struct pmm *pmm, paddr_t address)
+{
+    const struct pmm_range *range =
+        __atomic_load_n(&pmm->stats.range_count, __ATOMIC_ACQUIRE) == pmm->range_count
+            ? pmm_range_of(pmm, address)
+            : NULL;
+
+    return range == NULL ? PMM_FRAME_OUTSIDE : state_of(pmm, range, address);
+}
+
+/* ---- counters ---- */
+
+static struct pmm_stats stats_locked(const struct pmm *pmm)
+{
+    struct pmm_stats stats = pmm->stats;
+
+    if (pmm->core == NULL)
+        return stats;
+    stats.cached_frames = pmm_count_cached_locked(pmm, &stats.zeroed_frames);
+    stats.free_frames += stats.cached_frames;
+    stats.used_frames -= stats.cached_frames - pmm->core->zero_table_count;
+    return stats;
+}
+
+struct pmm_stats pmm_stats(struct pmm *pmm)
+{
+    uint64_t saved = mm_port_lock(&pmm->lock);
+    struct pmm_stats stats = stats_locked(pmm);
+
+    mm_port_unlock(&pmm->lock, saved);
+    return stats;
+}
+
+struct mm_extent pmm_range_extent(const struct pmm *pmm, size_t index)
+{
+    MM_ASSERT(index < pmm->range_count);
+    const struct pmm_range *range = &pmm->ranges[index];
+    return (struct mm_extent){ range->base, range_end(range) };
+}
+
+static uint64_t cached_in(const struct magazine *magazine, const uint64_t *entries,
+                          struct mm_extent extent)
+{
+    uint64_t count = 0;
+    int32_t bottom = __atomic_load_n(&magazine->bottom, __ATOMIC_ACQUIRE);
+
+    for (int32_t i = magazine->floor; i < bottom; i++) {
+        paddr_t address = (bits_load(&entries[i]) & ENTRY_FRAME_MASK) << FRAME_SHIFT;
+        count += address >= extent.base && address < extent.end;
+    }
+    return count;
+}
+
+struct pmm_range_stats pmm_range_stats(struct pmm *pmm, size_t index)
+{
+    struct mm_extent extent = pmm_range_extent(pmm, index);
+    const struct pmm_core *core = pmm->core;
+    const struct pmm_range *range = &pmm->ranges[index];
+    uint64_t saved = mm_port_lock(&pmm->lock), free_frames = range->free_frames;
+
+    for (unsigned i = 0; i < core->slots_end; i++) {
+        const struct pmm_slot *slot = pmm->slots[i];
+        if (slot == &pmm_absent_slot)
+            continue;
+        free_frames += cached_in(&slot->dirty, slot->entries, extent);
+        free_frames += cached_in(&slot->zero, slot->entries + SLOT_DIRTY, extent);
+    }
+    for (unsigned i = 0; i < core->zero_table_count; i++)
+        free_frames += core->zero_tables[i] >= range_first_id(range) &&
+                       core->zero_tables[i] < range_end_id(range);
+    mm_port_unlock(&pmm->lock, saved);
+    return (struct pmm_range_stats){ extent, range->frames, free_frames };
+}
+
+uint64_t pmm_largest_free(struct pmm *pmm)
+{
+    uint64_t saved = mm_port_lock(&pmm->lock);
+    uint64_t frames = pmm_longest_run_locked(pmm);
+
+    mm_port_unlock(&pmm->lock, saved);
+    return frames;
+}
+
+/* ---- the report ---- */
+
+void pmm_report(struct pmm *pmm)
+{
+    struct pmm_stats stats = pmm_stats(pmm);
+
+    mm_info("Frames: %lu KB: %lu KB free, %lu KB used (page tables: %lu KB), %lu KB reserved "
+            "(retired: %lu KB)",
+            stats.total_frames * 4, stats.free_frames * 4, stats.used_frames * 4,
+            stats.table_frames * 4, stats.reserved_frames * 4, stats.retired_frames * 4);
+    mm_info("Frames: %lu KB of what is free lie in caches of CPUs, %lu KB are known to be zero; "
+            "the largest free block has %lu KB",
+            stats.cached_frames * 4, stats.zeroed_frames * 4, pmm_largest_free(pmm) * 4);
+    for (size_t i = 0; i < stats.range_count && i < REPORTED_RANGES; i++) {
+        struct pmm_range_stats range = pmm_range_stats(pmm, i);
+        mm_info("Frames: 0x%lx-0x%lx: %lu KB of %lu KB free", range.extent.base, range.extent.end,
+                range.free_frames * 4, range.total_frames * 4);
+    }
+    if (stats.range_count > REPORTED_RANGES)
+        mm_info("Frames: and %lu ranges more", stats.range_count - REPORTED_RANGES);
+}

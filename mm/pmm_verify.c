@@ -1,0 +1,241 @@
+/* SPDX-License-Identifier: MIT */
+/* The full consistency check: every bit, counter, summary and cache against the others.
+ *
+ *      taken[] and sides  ->  states of frames  ->  info, plain, partial / whole / tables
+ *      sums over chunks   ->  range counters, pmm->stats
+ *      caches             ->  each entry a used frame of its chunk, found by its index, in no other cache
+ *
+ * The first difference is told in one line. */
+#include "mm/pmm_parts.h"
+
+struct check {
+    const struct pmm *pmm;
+    const char *what; /* the first difference; NULL: none so far */
+    paddr_t where;
+    uint64_t found, expected;
+    struct pmm_stats sums;
+    uint32_t sides;
+    uint64_t wholes;
+};
+
+static void note(struct check *c, const char *what, paddr_t where, uint64_t found,
+                 uint64_t expected)
+{
+    if (c->what != NULL || found == expected)
+        return;
+    c->what = what;
+    c->where = where;
+    c->found = found;
+    c->expected = expected;
+}
+
+/* ---- chunks ---- */
+
+static void check_side(struct check *c, const struct pmm_range *range, uint64_t chunk, paddr_t at)
+{
+    const struct pmm_core *core = c->pmm->core;
+    const struct pmm_side *side = side_find(core, chunk);
+    uint64_t all = 0;
+
+    note(c, "a mixed chunk has a side", at, side != NULL, 1);
+    if (side == NULL)
+        return;
+    c->sides++;
+    for (unsigned w = 0; w < CHUNK_WORDS; w++) {
+        uint64_t word = chunk * CHUNK_WORDS + w, inside = range_mask(range, word);
+        uint64_t reserved = side->reserved[w], table = side->table[w], bad = side->bad[w];
+        note(c, "a special frame is taken", at, (reserved | table | bad) & ~core->taken[word], 0);
+        note(c, "a reserved frame is no table", at, reserved & table, 0);
+        note(c, "a special frame is RAM", at, (reserved | table | bad) & ~inside, 0);
+        note(c, "a plain word has no special frame", at, core->plain[chunk] >> w & 1,
+             (reserved | table | bad) == 0);
+        all |= reserved | table | bad;
+    }
+    note(c, "a side says something", at, all != 0, 1);
+}
+
+static void check_members(struct check *c, uint64_t chunk, paddr_t at, uint64_t free_frames)
+{
+    const struct pmm_core *core = c->pmm->core;
+    bool whole = bittree_has(&core->whole, chunk);
+    enum chunk_kind kind = whole ? CHUNK_BITMAP : chunk_kind(core, chunk);
+
+    note(c, "chunk in partial", at, bittree_has(&core->partial, chunk),
+         !whole && kind <= CHUNK_MIXED && free_frames > 0);
+    note(c, "chunk in tables", at, bittree_has(&core->tables, chunk),
+         kind == CHUNK_TABLE && free_frames > 0);
+    note(c, "a chunk that is wholly free is in whole", at, whole, free_frames == CHUNK_FRAMES);
+    if (whole)
+        return;
+    note(c, "kind of a chunk", at, kind <= CHUNK_RETIRED, 1);
+    note(c, "free frames of a chunk", at, chunk_free(core, chunk), free_frames);
+    if (kind == CHUNK_BITMAP)
+        note(c, "words of a plain chunk", at, core->plain[chunk], UINT8_MAX);
+    else if (kind != CHUNK_MIXED)
+        note(c, "words of a special chunk", at, core->plain[chunk], 0);
+}
+
+static void check_chunk(struct check *c, const struct pmm_range *range, uint64_t chunk,
+                        uint64_t *range_free)
+{
+    static const enum pmm_frame_state states[] = { PMM_FRAME_FREE, PMM_FRAME_USED,
+                                                   PMM_FRAME_RESERVED, PMM_FRAME_TABLE,
+                                                   PMM_FRAME_RETIRED };
+    const struct pmm_core *core = c->pmm->core;
+    uint64_t counts[PMM_FRAME_RETIRED + 1] = { 0 }, sum = 0, inside = 0;
+    uint64_t first =
+        chunk * CHUNK_FRAMES > range_first_id(range) ? chunk * CHUNK_FRAMES : range_first_id(range);
+    paddr_t at = address_of(range, first);
+    bool whole = bittree_has(&core->whole, chunk);
+
+    for (uint64_t word = chunk * CHUNK_WORDS; word < (chunk + 1) * CHUNK_WORDS; word++) {
+        uint64_t mask = range_mask(range, word);
+        inside += bits_count(mask);
+        for (size_t i = 0; i < sizeof(states) / sizeof(states[0]); i++) {
+            uint64_t count = bits_count(pmm_state_mask(core, word, states[i]) & mask);
+            counts[states[i]] += count;
+            sum += count;
+        }
+        if (!whole && chunk_kind(core, chunk) < CHUNK_FULL)
+            note(c, "places outside RAM are taken", at, ~core->taken[word] & ~mask, 0);
+    }
+    note(c, "each frame of a chunk is in one state", at, sum, inside);
+    if (!whole && chunk_kind(core, chunk) == CHUNK_MIXED)
+        check_side(c, range, chunk, at);
+    check_members(c, chunk, at, counts[PMM_FRAME_FREE]);
+    c->wholes += whole;
+    *range_free += counts[PMM_FRAME_FREE];
+    c->sums.free_frames += counts[PMM_FRAME_FREE];
+    c->sums.used_frames += counts[PMM_FRAME_USED] + counts[PMM_FRAME_TABLE];
+    c->sums.table_frames += counts[PMM_FRAME_TABLE];
+    c->sums.reserved_frames += counts[PMM_FRAME_RESERVED] + counts[PMM_FRAME_RETIRED];
+    c->sums.retired_frames += counts[PMM_FRAME_RETIRED];
+}
+
+static void check_ranges(struct check *c)
+{
+    const struct pmm *pmm = c->pmm;
+    uint64_t chunk = 0;
+
+    for (size_t i = 0; i < pmm->range_count; i++) {
+        const struct pmm_range *range = &pmm->ranges[i];
+        uint64_t free_frames = 0;
+        note(c, "first chunk of a range", range->base, range_first_id(range) / CHUNK_FRAMES, chunk);
+        for (; chunk * CHUNK_FRAMES < range_end_id(range) && c->what == NULL; chunk++)
+            check_chunk(c, range, chunk, &free_frames);
+        note(c, "free frames of a range", range->base, range->free_frames, free_frames);
+        c->sums.total_frames += range->frames;
+    }
+    note(c, "chunks", 0, pmm->core->chunks, chunk);
+}
+
+/* No member beyond the last chunk, and the levels agree. */
+static void check_set(struct check *c, const struct bittree *set)
+{
+    uint64_t beyond;
+
+    note(c, "levels of a set agree", 0, bittree_is_consistent(set, c->pmm->core->chunks), 1);
+    note(c, "a set ends with the last chunk", 0, bittree_next(set, c->pmm->core->chunks, &beyond),
+         0);
+}
+
+static void check_sums(struct check *c)
+{
+    const struct pmm_core *core = c->pmm->core;
+    const struct pmm_stats *stats = &c->pmm->stats, *sums = &c->sums;
+    uint64_t tables = core->zero_table_count; /* free, although their chunks call them tables */
+
+    note(c, "total frames", 0, stats->total_frames, sums->total_frames);
+    note(c, "free frames", 0, stats->free_frames, sums->free_frames);
+    note(c, "used frames", 0, stats->used_frames + tables, sums->used_frames);
+    note(c, "page tables", 0, stats->table_frames + tables, sums->table_frames);
+    note(c, "reserved frames", 0, stats->reserved_frames, sums->reserved_frames);
+    note(c, "retired frames", 0, stats->retired_frames, sums->retired_frames);
+    note(c, "all frames", 0, sums->free_frames + sums->used_frames + sums->reserved_frames,
+         sums->total_frames);
+    note(c, "wholly free chunks", 0, core->whole_count, c->wholes);
+    note(c, "sides", 0, core->side_count, c->sides);
+    for (unsigned i = 0; i < core->zero_table_count; i++) {
+        uint64_t id = core->zero_tables[i];
+        note(c, "a free table is one", id, pmm_state_of_id(core, id), PMM_FRAME_TABLE);
+        for (unsigned j = 0; j < i; j++)
+            note(c, "a table is free once", id, id == core->zero_tables[j], 0);
+    }
+}
+
+/* ---- caches ---- */
+
+static void check_entry(struct check *c, unsigned owner, uint64_t frame)
+{
+    const struct pmm *pmm = c->pmm;
+    paddr_t at = frame << FRAME_SHIFT;
+    const struct pmm_range *range = pmm_range_of(pmm, at);
+
+    note(c, "a cached frame is RAM", at, range != NULL, 1);
+    if (range == NULL)
+        return;
+    note(c, "a cached frame is used in its chunk", at, pmm_state_of_id(pmm->core, id_of(range, at)),
+         PMM_FRAME_USED);
+    for (unsigned i = 0; i < pmm->core->slots_end; i++)
+        if (pmm->slots[i] != &pmm_absent_slot)
+            note(c, "a cached frame lies in one cache", at, slot_holds(pmm->slots[i], frame),
+                 i == owner);
+}
+
+static void check_magazine(struct check *c, unsigned owner, bool zero)
+{
+    const struct pmm_slot *slot = c->pmm->slots[owner];
+    const struct magazine *magazine = zero ? &slot->zero : &slot->dirty;
+    uint64_t first = zero ? SLOT_DIRTY : 0;
+    int32_t bottom = __atomic_load_n(&magazine->bottom, __ATOMIC_ACQUIRE);
+
+    note(c, "bounds of a cache", owner,
+         magazine->floor >= 0 && magazine->floor <= bottom && bottom <= magazine->capacity, 1);
+    for (int32_t i = magazine->floor; i < bottom && c->what == NULL; i++) {
+        uint64_t frame = bits_load(&slot->entries[first + (uint64_t)i]) & ENTRY_FRAME_MASK;
+        check_entry(c, owner, frame);
+        for (int32_t j = magazine->floor; j < i; j++)
+            note(c, "a frame lies in a cache once", frame << FRAME_SHIFT,
+                 (bits_load(&slot->entries[first + (uint64_t)j]) & ENTRY_FRAME_MASK) == frame, 0);
+    }
+}
+
+static void check_caches(struct check *c)
+{
+    const struct pmm *pmm = c->pmm;
+    unsigned present = 0;
+
+    for (unsigned i = 0; i < MM_PORT_SLOT_TABLE && c->what == NULL; i++) {
+        if (pmm->slots[i] == &pmm_absent_slot)
+            continue;
+        present++;
+        paddr_t at = virt_to_phys(pmm->slots[i]);
+        const struct pmm_range *range = pmm_range_of(pmm, at);
+        note(c, "a cache lies in a reserved frame", at,
+             range == NULL ? PMM_FRAME_OUTSIDE : pmm_state_of_id(pmm->core, id_of(range, at)),
+             PMM_FRAME_RESERVED);
+        check_magazine(c, i, false);
+        check_magazine(c, i, true);
+    }
+    note(c, "caches", 0, pmm->core->slots_present, present);
+}
+
+/* ---- all of it ---- */
+
+bool pmm_verify(struct pmm *pmm)
+{
+    struct check c = { .pmm = pmm };
+    uint64_t saved = mm_port_lock(&pmm->lock);
+
+    check_ranges(&c);
+    check_set(&c, &pmm->core->partial);
+    check_set(&c, &pmm->core->whole);
+    check_set(&c, &pmm->core->tables);
+    check_sums(&c);
+    check_caches(&c);
+    mm_port_unlock(&pmm->lock, saved);
+    if (c.what != NULL)
+        mm_error("pmm: %s at 0x%lx: found 0x%lx, expected 0x%lx", c.what, c.where, c.found,
+                 c.expected);
+    return c.what == NULL;
+}
