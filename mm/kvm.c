@@ -20,12 +20,13 @@
 
 /* ---- windows ---- */
 
-static uint64_t root_slot_bytes(const struct address_space *space)
+static MM_INIT uint64_t root_slot_bytes(const struct address_space *space)
 {
     return (uint64_t)1 << (FRAME_SHIFT + 9 * (space->levels - 1));
 }
 
-static bool slot_is_free(vaddr_t base, uint64_t bytes, const struct kvm_window *taken, size_t count)
+static MM_INIT bool slot_is_free(vaddr_t base, uint64_t bytes, const struct kvm_window *taken,
+                                 size_t count)
 {
     vaddr_t last = base + (bytes - 1);
 
@@ -37,8 +38,9 @@ static bool slot_is_free(vaddr_t base, uint64_t bytes, const struct kvm_window *
 
 /* The highest free root slots of the higher half, `slots` neighbours below slot *slot, which becomes the
  * lowest of them. */
-static bool next_window(const struct address_space *space, const struct kvm_window *taken,
-                        size_t count, unsigned slots, unsigned *slot, struct kvm_window *out)
+static MM_INIT bool next_window(const struct address_space *space, const struct kvm_window *taken,
+                                size_t count, unsigned slots, unsigned *slot,
+                                struct kvm_window *out)
 {
     uint64_t bytes = root_slot_bytes(space);
     unsigned run = 0;
@@ -52,8 +54,9 @@ static bool next_window(const struct address_space *space, const struct kvm_wind
 }
 
 /* Heap and blocks get `slots` root slots each, the others one. */
-static bool place_windows(const struct address_space *space, const struct kvm_window *taken,
-                          size_t count, unsigned slots, struct kvm_window windows[WINDOW_COUNT])
+static MM_INIT bool place_windows(const struct address_space *space, const struct kvm_window *taken,
+                                  size_t count, unsigned slots,
+                                  struct kvm_window windows[WINDOW_COUNT])
 {
     const unsigned wanted[WINDOW_COUNT] = { slots, 1, 1, slots };
     unsigned slot = ROOT_SLOTS - 1; /* the last one's end, 2^64, is no address */
@@ -65,7 +68,7 @@ static bool place_windows(const struct address_space *space, const struct kvm_wi
 }
 
 /* Root slots for all of RAM and the guards of the heap. */
-static unsigned slots_for_ram(const struct address_space *space)
+static MM_INIT unsigned slots_for_ram(const struct address_space *space)
 {
     uint64_t bytes = pmm_stats(space->pmm).total_frames * FRAME_SIZE + 2 * KVM_HEAP_GUARD_BYTES;
     uint64_t slots = (bytes + root_slot_bytes(space) - 1) / root_slot_bytes(space);
@@ -73,8 +76,8 @@ static unsigned slots_for_ram(const struct address_space *space)
     return slots > ROOT_SLOTS / 2 ? ROOT_SLOTS / 2 : (unsigned)slots;
 }
 
-mm_status_t kvm_init(struct kvm *kvm, struct address_space *space, const struct kvm_window *taken,
-                     size_t taken_count)
+MM_INIT mm_status_t kvm_init(struct kvm *kvm, struct address_space *space,
+                             const struct kvm_window *taken, size_t taken_count)
 {
     struct kvm_window windows[WINDOW_COUNT];
     unsigned slots = slots_for_ram(space);

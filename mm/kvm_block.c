@@ -20,7 +20,7 @@
 
 #define GUARD_BYTES PAGE_SIZE
 
-void kvm_ranges_init(struct kvm *kvm)
+MM_INIT void kvm_ranges_init(struct kvm *kvm)
 {
     vrange_init(&kvm->block_ranges, kvm->blocks.base, kvm->blocks.end);
     vrange_init(&kvm->device_ranges, kvm->devices.base, kvm->devices.end);

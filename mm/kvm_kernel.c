@@ -20,8 +20,8 @@
 
 /* ---- the image ---- */
 
-static mm_status_t map_image_part(struct address_space *space, const struct boot_info *boot,
-                                  struct boot_section part, paging_rights_t rights)
+static MM_INIT mm_status_t map_image_part(struct address_space *space, const struct boot_info *boot,
+                                          struct boot_section part, paging_rights_t rights)
 {
     if (part.begin == part.end)
         return MM_OK;
@@ -29,7 +29,7 @@ static mm_status_t map_image_part(struct address_space *space, const struct boot
                             part.end - part.begin, rights | PAGING_GLOBAL);
 }
 
-static vaddr_t lower_border(struct boot_section part, vaddr_t from, vaddr_t next)
+static MM_INIT vaddr_t lower_border(struct boot_section part, vaddr_t from, vaddr_t next)
 {
     if (part.begin == part.end)
         return next;
@@ -39,7 +39,7 @@ static vaddr_t lower_border(struct boot_section part, vaddr_t from, vaddr_t next
 }
 
 /* The lowest border of a guard or of a part that changes later, above `from`; else the end of data. */
-static vaddr_t next_border(const struct boot_info *boot, vaddr_t from)
+static MM_INIT vaddr_t next_border(const struct boot_info *boot, vaddr_t from)
 {
     const struct boot_section parts[] = { boot->init_data, boot->ro_after_init };
     vaddr_t next = boot->data.end;
@@ -51,7 +51,7 @@ static vaddr_t next_border(const struct boot_info *boot, vaddr_t from)
     return next;
 }
 
-static bool is_guard(const struct boot_info *boot, vaddr_t page)
+static MM_INIT bool is_guard(const struct boot_info *boot, vaddr_t page)
 {
     for (uint32_t i = 0; i < boot->guard_count; i++)
         if (page >= boot->guard[i].begin && page < boot->guard[i].end)
@@ -61,7 +61,7 @@ static bool is_guard(const struct boot_info *boot, vaddr_t page)
 
 /* .data and .bss, with holes where the guard pages are. No leaf crosses the border of a part that changes
  * later, so that changing it splits none. */
-static mm_status_t map_image_data(struct address_space *space, const struct boot_info *boot)
+static MM_INIT mm_status_t map_image_data(struct address_space *space, const struct boot_info *boot)
 {
     vaddr_t from = boot->data.begin;
     mm_status_t status = MM_OK;
@@ -75,7 +75,7 @@ static mm_status_t map_image_data(struct address_space *space, const struct boot
     return status;
 }
 
-static mm_status_t map_image(struct address_space *space, const struct boot_info *boot)
+static MM_INIT mm_status_t map_image(struct address_space *space, const struct boot_info *boot)
 {
     mm_status_t status = map_image_part(space, boot, boot->text, PAGING_EXECUTE);
 
@@ -90,8 +90,8 @@ static mm_status_t map_image(struct address_space *space, const struct boot_info
 
 /* ---- the HHDM ---- */
 
-static mm_status_t map_alias(struct address_space *space, paddr_t base, paddr_t end,
-                             paging_rights_t rights)
+static MM_INIT mm_status_t map_alias(struct address_space *space, paddr_t base, paddr_t end,
+                                     paging_rights_t rights)
 {
     if (base >= end)
         return MM_OK;
@@ -101,7 +101,8 @@ static mm_status_t map_alias(struct address_space *space, paddr_t base, paddr_t 
 #define CONSTANT_SECTIONS 3u
 
 /* The frames that nobody may write through the HHDM, sorted by address. */
-static void find_constant(const struct boot_info *boot, struct mm_extent out[CONSTANT_SECTIONS])
+static MM_INIT void find_constant(const struct boot_info *boot,
+                                  struct mm_extent out[CONSTANT_SECTIONS])
 {
     const struct boot_section sections[CONSTANT_SECTIONS] = { boot->text, boot->init,
                                                               boot->rodata };
@@ -116,8 +117,8 @@ static void find_constant(const struct boot_info *boot, struct mm_extent out[CON
 }
 
 /* RAM [base, end): writable, but for the constant frames. */
-static mm_status_t map_ram(struct address_space *space, const struct boot_info *boot, paddr_t base,
-                           paddr_t end)
+static MM_INIT mm_status_t map_ram(struct address_space *space, const struct boot_info *boot,
+                                   paddr_t base, paddr_t end)
 {
     struct mm_extent constant[CONSTANT_SECTIONS];
     mm_status_t status = MM_OK;
@@ -137,8 +138,8 @@ static mm_status_t map_ram(struct address_space *space, const struct boot_info *
 }
 
 /* Adjacent ranges of RAM are mapped as one, so that the leaves are as large as can be. */
-static mm_status_t map_all_ram(struct address_space *space, const struct memmap *map,
-                               const struct boot_info *boot)
+static MM_INIT mm_status_t map_all_ram(struct address_space *space, const struct memmap *map,
+                                       const struct boot_info *boot)
 {
     mm_status_t status = MM_OK;
 
@@ -156,8 +157,8 @@ static mm_status_t map_all_ram(struct address_space *space, const struct memmap 
 
 /* Maps what is not mapped yet of [base, end): the framebuffer of the boot information counts even where
  * rows of the map call parts of its memory reserved. */
-static mm_status_t map_gaps(struct address_space *space, paddr_t base, paddr_t end,
-                            paging_rights_t rights)
+static MM_INIT mm_status_t map_gaps(struct address_space *space, paddr_t base, paddr_t end,
+                                    paging_rights_t rights)
 {
     mm_status_t status = MM_OK;
     paddr_t gap = base; /* [gap, at) is not mapped */
@@ -172,8 +173,8 @@ static mm_status_t map_gaps(struct address_space *space, paddr_t base, paddr_t e
     return status == MM_OK ? map_alias(space, gap, end, rights) : status;
 }
 
-static mm_status_t map_framebuffers(struct address_space *space, const struct memmap *map,
-                                    const struct boot_info *boot)
+static MM_INIT mm_status_t map_framebuffers(struct address_space *space, const struct memmap *map,
+                                            const struct boot_info *boot)
 {
     paddr_t base = mm_round_down(boot->framebuffer_base, FRAME_SIZE);
     paddr_t end = mm_round_up(boot->framebuffer_base + boot->framebuffer_bytes, FRAME_SIZE);
@@ -188,8 +189,8 @@ static mm_status_t map_framebuffers(struct address_space *space, const struct me
     return status;
 }
 
-mm_status_t kvm_map_kernel(struct address_space *space, const struct memmap *map,
-                           const struct boot_info *boot)
+MM_INIT mm_status_t kvm_map_kernel(struct address_space *space, const struct memmap *map,
+                                   const struct boot_info *boot)
 {
     const char *part = "kernel image";
     mm_status_t status = map_image(space, boot);

@@ -15,7 +15,8 @@
  *                              refused with a report
  *
  * paging_*, kvm_* and kheap_to_phys take the lock of an address space and may wait for other CPUs: not
- * in interrupt handlers. */
+ * in interrupt handlers, but for kvm_heap_commit() within 2 MiB, and for what takes no lock
+ * (paging_translate, paging_peek, kvm_peek). */
 #ifndef MM_MM_H
 #define MM_MM_H
 
