@@ -1,0 +1,391 @@
+/* SPDX-License-Identifier: MIT */
+/* Two, four and eight CPUs do everything to one pmm at once, each from all its interrupt levels. A frame
+ * carries its owner's stamp while it is allocated, and frames wander: what one CPU has allocated
+ * another one frees.
+ *
+ *   each CPU     own frames, tables, blocks <-> mailbox <-> other CPUs
+ *   a round      .... everybody works .... | barrier: one verifies and counts | ....
+ *
+ * Maps: a few MiB, where memory runs out all the time and CPUs take from each other; several ranges;
+ * 64 GiB, of which little is touched. ThreadSanitizer runs this program too: threads only count, and
+ * what they counted is judged after they are joined. */
+#include "support.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define THREADS_MAX 8u
+#define OWN         96u
+#define MAILBOXES   64u
+
+enum kind { FRAME, TABLE, BLOCK };
+
+struct item {
+    paddr_t first;
+    uint32_t frames;
+    enum kind kind;
+};
+
+struct worker {
+    struct item own[OWN];
+    size_t count;
+    uint64_t random, held; /* frames */
+};
+
+static struct machine machine;
+static struct worker workers[THREADS_MAX];
+static struct item *mailbox[MAILBOXES];
+static pthread_barrier_t barrier;
+static size_t threads_now;
+static unsigned rounds, calls, failures, bugs, largest;
+
+static void count(unsigned *counter)
+{
+    __atomic_fetch_add(counter, 1, __ATOMIC_RELAXED);
+}
+
+static unsigned counted(const unsigned *counter)
+{
+    return __atomic_load_n(counter, __ATOMIC_RELAXED);
+}
+
+static void on_bug(const char *line)
+{
+    (void)line;
+    count(&bugs);
+}
+
+static uint64_t next_random(struct worker *worker, uint64_t bound)
+{
+    worker->random = worker->random * 6364136223846793005u + 1442695040888963407u;
+    return (worker->random >> 33) % bound;
+}
+
+/* ---- Stamps: the first word of every frame of an item ---- */
+
+static uint64_t *word_of(const struct item *item, uint32_t frame)
+{
+    return phys_to_virt(item->first + frame * FRAME_SIZE);
+}
+
+static void stamp(const struct item *item)
+{
+    for (uint32_t i = 0; i < item->frames; i++)
+        *word_of(item, i) = item->first + i;
+}
+
+static void check_and_clear(const struct item *item)
+{
+    for (uint32_t i = 0; i < item->frames; i++) {
+        if (*word_of(item, i) != item->first + i)
+            count(&failures);
+        *word_of(item, i) = 0;
+    }
+}
+
+/* ---- Work ---- */
+
+static void keep(struct worker *worker, paddr_t first, uint32_t frames, enum kind kind, bool zeroed)
+{
+    struct item *item = &worker->own[worker->count++];
+
+    *item = (struct item){ first, frames, kind };
+    for (uint32_t i = 0; zeroed && i < frames; i++)
+        if (word_of(item, i)[0] != 0 || word_of(item, i)[511] != 0)
+            count(&failures);
+    stamp(item);
+    worker->held += frames;
+}
+
+static void take_one(struct worker *worker)
+{
+    struct pmm *pmm = &machine.pmm;
+    uint64_t what = next_random(worker, 16);
+    paddr_t first;
+
+    if (what < 7) {
+        if (pmm_alloc_frame(pmm, &first) == MM_OK)
+            keep(worker, first, 1, FRAME, true);
+    } else if (what < 11) {
+        if (pmm_alloc_frame_flags(pmm, PMM_NOZERO, &first) == MM_OK)
+            keep(worker, first, 1, FRAME, false);
+    } else if (what < 13) {
+        if (pmm_alloc_table(pmm, &first) == MM_OK)
+            keep(worker, first, 1, TABLE, true);
+    } else if (what < 15 || next_random(worker, 8) != 0) {
+        uint64_t frames = 1 + next_random(worker, 9);
+        uint64_t align = FRAME_SIZE << next_random(worker, 3);
+        paddr_t limit = next_random(worker, 2) == 0 ? PMM_NO_LIMIT : MM_MIB(3);
+
+        if (pmm_alloc_contiguous(pmm, frames, align, limit, &first) == MM_OK) {
+            if (!mm_is_aligned(first, align) || first + frames * FRAME_SIZE > limit)
+                count(&failures);
+            keep(worker, first, (uint32_t)frames, BLOCK, true);
+        }
+    } else if (pmm_alloc_large(pmm, PMM_NOZERO, &first) == MM_OK) {
+        count(&largest);
+        keep(worker, first, 512, BLOCK, false);
+    }
+}
+
+static void give(struct worker *worker, const struct item *item)
+{
+    struct pmm *pmm = &machine.pmm;
+    uint32_t part;
+
+    check_and_clear(item);
+    if (item->kind == TABLE) {
+        pmm_free_table(pmm, item->first);
+    } else if (item->kind == FRAME) {
+        pmm_free_frame(pmm, item->first);
+    } else if (item->frames == 512 && next_random(worker, 2) == 0) {
+        pmm_free_large(pmm, item->first);
+    } else {
+        part = (uint32_t)next_random(worker, item->frames);
+        if (part > 0)
+            pmm_free_contiguous(pmm, item->first, part);
+        pmm_free_contiguous(pmm, item->first + part * FRAME_SIZE, item->frames - part);
+    }
+}
+
+static void give_one(struct worker *worker)
+{
+    size_t index = next_random(worker, worker->count);
+    struct item item = worker->own[index];
+
+    worker->own[index] = worker->own[--worker->count];
+    worker->held -= item.frames;
+    give(worker, &item);
+}
+
+#define BULK 24u
+
+/* Takes and gives many at once. */
+static void bulk(struct worker *worker)
+{
+    paddr_t list[BULK];
+    uint64_t frames = 1 + next_random(worker, BULK);
+
+    if (pmm_alloc_frames(&machine.pmm, frames, PMM_NOZERO, list) != MM_OK)
+        return;
+    for (uint64_t i = 0; i < frames; i++)
+        *(uint64_t *)phys_to_virt(list[i]) = list[i] + worker->random;
+    for (uint64_t i = 0; i < frames; i++)
+        if (*(uint64_t *)phys_to_virt(list[i]) != list[i] + worker->random)
+            count(&failures);
+    pmm_free_frames(&machine.pmm, list, frames);
+}
+
+/* Puts an item into a mailbox and frees what lay in there: another CPU's, most often. */
+static void exchange(struct worker *worker)
+{
+    struct item *mine, *other;
+
+    if (worker->count == 0)
+        return;
+    mine = malloc(sizeof *mine);
+    if (mine == NULL)
+        return;
+    *mine = worker->own[--worker->count];
+    worker->held -= mine->frames;
+    other = __atomic_exchange_n(&mailbox[next_random(worker, MAILBOXES)], mine, __ATOMIC_ACQ_REL);
+    if (other != NULL)
+        give(worker, other);
+    free(other);
+}
+
+static void reserve_and_release(struct worker *worker)
+{
+    struct mm_extent extent = pmm_range_extent(&machine.pmm, 0);
+    uint64_t frames = (extent.end - extent.base) / FRAME_SIZE;
+    paddr_t base = extent.base + next_random(worker, frames) * FRAME_SIZE;
+    paddr_t end = base + (1 + next_random(worker, 4)) * FRAME_SIZE;
+
+    if (end > extent.end || pmm_reserve_range(&machine.pmm, base, end) != MM_OK)
+        return;
+    if (pmm_frame_state(&machine.pmm, base) != PMM_FRAME_RESERVED)
+        count(&failures);
+    if (pmm_release_range(&machine.pmm, base, end) != MM_OK)
+        count(&failures);
+}
+
+static void work_once(struct worker *worker)
+{
+    switch (next_random(worker, 12)) {
+    case 0:
+        bulk(worker);
+        break;
+    case 1:
+        exchange(worker);
+        break;
+    case 2:
+        reserve_and_release(worker);
+        break;
+    case 3:
+        if (pmm_stats(&machine.pmm).total_frames == 0)
+            count(&failures);
+        break;
+    default:
+        if (worker->count < OWN && next_random(worker, OWN) >= worker->count)
+            take_one(worker);
+        else if (worker->count > 0)
+            give_one(worker);
+        break;
+    }
+}
+
+static void work_at_level(struct worker *worker, uint64_t level)
+{
+    if (level == 0) {
+        work_once(worker);
+    } else if (hosted_interrupt_enter()) {
+        work_at_level(worker, level - 1);
+        hosted_interrupt_leave();
+    } else {
+        count(&failures);
+    }
+}
+
+/* Everybody stands still. */
+static void judge_round(void)
+{
+    struct pmm_stats stats = pmm_stats(&machine.pmm);
+    uint64_t held = 0;
+
+    for (size_t i = 0; i < threads_now; i++)
+        held += workers[i].held;
+    for (size_t i = 0; i < MAILBOXES; i++)
+        held += mailbox[i] != NULL ? mailbox[i]->frames : 0;
+    if (stats.used_frames != held || !pmm_verify(&machine.pmm) ||
+        stats.free_frames + stats.used_frames + stats.reserved_frames != stats.total_frames)
+        count(&failures);
+}
+
+static void *worker_body(void *argument)
+{
+    struct worker *worker = argument;
+
+    for (unsigned round = 0; round < rounds; round++) {
+        for (unsigned i = 0; i < calls; i++)
+            work_at_level(worker,
+                          next_random(worker, 8) == 0 ? next_random(worker, MM_PORT_LEVELS) : 0);
+        pthread_barrier_wait(&barrier);
+        if (worker == &workers[0])
+            judge_round();
+        pthread_barrier_wait(&barrier);
+    }
+    while (worker->count > 0)
+        give_one(worker);
+    return NULL;
+}
+
+/* When all are gone, the one CPU that is left gets every frame. */
+static void take_all(const struct pmm_stats *before)
+{
+    struct pmm_stats stats = pmm_stats(&machine.pmm);
+    uint64_t taken = 0;
+    paddr_t frame;
+
+    assert_int_equal(stats.used_frames, before->used_frames);
+    if (stats.total_frames > MM_MIB(64) / FRAME_SIZE)
+        return;
+    while (pmm_alloc_frame_flags(&machine.pmm, PMM_NOZERO, &frame) == MM_OK)
+        taken++;
+    assert_true(taken + THREADS_MAX * MM_PORT_LEVELS >= before->free_frames);
+    assert_int_equal(pmm_stats(&machine.pmm).free_frames, 0);
+    assert_true(pmm_verify(&machine.pmm));
+}
+
+static void run(const struct boot_range *list, size_t ranges, size_t threads,
+                const struct pmm_config *config)
+{
+    struct hosted_hooks hooks = *support_hooks();
+    pthread_t ids[THREADS_MAX];
+    struct pmm_stats before;
+
+    machine_set_up_config(&machine, list, ranges, config);
+    before = pmm_stats(&machine.pmm);
+    hooks.bug = on_bug;
+    hosted_set_hooks(&hooks);
+    memset(workers, 0, sizeof workers);
+    threads_now = threads;
+    rounds = 4;
+    calls = (support_is_sanitized() ? 8000 : 200000) / (unsigned)threads;
+    failures = bugs = 0;
+    assert_int_equal(pthread_barrier_init(&barrier, NULL, (unsigned)threads), 0);
+    for (size_t i = 0; i < threads; i++) {
+        workers[i].random = random_u64();
+        assert_int_equal(pthread_create(&ids[i], NULL, worker_body, &workers[i]), 0);
+    }
+    for (size_t i = 0; i < threads; i++)
+        assert_int_equal(pthread_join(ids[i], NULL), 0);
+    pthread_barrier_destroy(&barrier);
+    for (size_t i = 0; i < MAILBOXES; i++) {
+        if (mailbox[i] != NULL)
+            give(&workers[0], mailbox[i]);
+        free(mailbox[i]);
+        mailbox[i] = NULL;
+    }
+    assert_int_equal(counted(&failures), 0);
+    assert_int_equal(counted(&bugs), 0);
+    take_all(&before);
+}
+
+static void run_all(const struct boot_range *list, size_t ranges)
+{
+    static const struct pmm_config configs[] = {
+        { .magazine_frames = 4 },
+        { .magazine_frames = 64 },
+        { .full_harden = true },
+    };
+
+    for (size_t threads = 2; threads <= THREADS_MAX; threads *= 2)
+        for (size_t i = 0; i < COUNT_OF(configs); i++)
+            run(list, ranges, threads, &configs[i]);
+}
+
+static void stress_where_memory_runs_out(void **state)
+{
+    const struct boot_range list[] = { ROW(MM_MIB(1), MM_MIB(1) + 300 * FRAME_SIZE, BOOT_USABLE) };
+
+    (void)state;
+    run_all(list, COUNT_OF(list));
+}
+
+static void stress_of_several_ranges(void **state)
+{
+    const struct boot_range list[] = {
+        ROW(MM_MIB(1), MM_MIB(1) + 40 * FRAME_SIZE, BOOT_USABLE),
+        ROW(MM_MIB(2) - 3 * FRAME_SIZE, MM_MIB(6) + FRAME_SIZE, BOOT_USABLE),
+        ROW(MM_MIB(9), MM_MIB(9) + FRAME_SIZE, BOOT_USABLE),
+        ROW(MM_GIB(4), MM_GIB(4) + 100 * FRAME_SIZE, BOOT_USABLE),
+    };
+
+    (void)state;
+    run_all(list, COUNT_OF(list));
+}
+
+static void stress_of_64_gib(void **state)
+{
+    const struct boot_range list[] = {
+        ROW(MM_MIB(1), MM_GIB(3), BOOT_USABLE),
+        ROW(MM_GIB(4), MM_GIB(65), BOOT_USABLE),
+    };
+
+    (void)state;
+    for (size_t threads = 2; threads <= THREADS_MAX; threads *= 2)
+        run(list, COUNT_OF(list), threads, &(struct pmm_config){ .magazine_frames = 0 });
+    assert_true(counted(&largest) > 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(stress_where_memory_runs_out),
+        TEST(stress_of_several_ranges),
+        TEST(stress_of_64_gib),
+    };
+
+    return RUN_TESTS(tests);
+}
