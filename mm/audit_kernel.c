@@ -126,22 +126,6 @@ static void add_sections(struct section_list *list)
 
 /* ---- guards ---- */
 
-/* Guards in the windows, by the fields of kvm. */
-static void visit_windows(const struct kvm *kvm,
-                          void (*visit)(void *argument, vaddr_t base, uint64_t bytes),
-                          void *argument)
-{
-    visit(argument, kvm->heap.base, LARGE_PAGE_SIZE);
-    for (size_t slot = 0; slot < KVM_STACK_SLOTS; slot++) {
-        vaddr_t top = kvm->stacks.base + (slot + 1) * KVM_STACK_SLOT_BYTES - PAGE_SIZE;
-        uint64_t bytes = kvm->stack_pages[slot] * PAGE_SIZE;
-        if (bytes == 0 || kvm->stack_pages[slot] == KVM_STACK_BUSY)
-            continue;
-        visit(argument, top, PAGE_SIZE);
-        visit(argument, top - bytes - PAGE_SIZE, PAGE_SIZE);
-    }
-}
-
 static void visit_guards(void *context, void (*visit)(void *argument, vaddr_t base, uint64_t bytes),
                          void *argument)
 {
@@ -152,7 +136,7 @@ static void visit_guards(void *context, void (*visit)(void *argument, vaddr_t ba
         if (mm->boot.guard[i].begin < mm->boot.guard[i].end)
             visit(argument, mm->boot.guard[i].begin,
                   mm->boot.guard[i].end - mm->boot.guard[i].begin);
-    visit_windows(&mm->kvm, visit, argument);
+    kvm_for_each_guard(&mm->kvm, visit, argument);
 }
 
 /* ---- the log ---- */

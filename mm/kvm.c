@@ -209,6 +209,32 @@ enum kvm_place kvm_place_of(const struct kvm *kvm, vaddr_t address)
     return kvm_peek(kvm, address).place;
 }
 
+void kvm_for_each_guard(struct kvm *kvm, void (*visit)(void *context, vaddr_t base, uint64_t bytes),
+                        void *context)
+{
+    const struct {
+        vaddr_t base;
+        kvm_next_run_fn next;
+    } windows[] = {
+        { kvm->stacks.base, kvm_next_stack_run },
+        { kvm->blocks.base, kvm_next_block_run },
+        { kvm->devices.base, kvm_next_device_run },
+    };
+    struct kvm_window run;
+
+    visit(context, kvm->heap.base, KVM_HEAP_GUARD_BYTES);
+    visit(context, kvm->heap.end - KVM_HEAP_GUARD_BYTES, KVM_HEAP_GUARD_BYTES);
+    for (size_t i = 0; i < sizeof(windows) / sizeof(windows[0]); i++) {
+        vaddr_t at = windows[i].base;
+        bool goes_on;
+        do {
+            goes_on = windows[i].next(kvm, &at, &run);
+            if (run.base < run.end)
+                visit(context, run.base, run.end - run.base);
+        } while (goes_on);
+    }
+}
+
 struct kvm_stats kvm_stats(struct kvm *kvm)
 {
     uint64_t saved = mm_port_lock(&kvm->lock);

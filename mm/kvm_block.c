@@ -288,6 +288,38 @@ void kvm_unmap_device(struct kvm *kvm, vaddr_t address)
     drop_range(kvm, &kvm->device_ranges, node);
 }
 
+/* ---- what must be unmapped ---- */
+
+static bool next_range_run(struct kvm *kvm, const struct vrange *ranges, vaddr_t *at,
+                           struct kvm_window *run)
+{
+    uint64_t saved = mm_port_lock(&kvm->lock);
+    const struct vrange_node *node = vrange_next(ranges, *at);
+
+    if (node != NULL && vrange_content_end(node) <= *at) /* its upper guard: a part of this run */
+        node = vrange_next(ranges, node->end);
+    *run = (struct kvm_window){ *at, ranges->end };
+    if (node != NULL && node->state == VRANGE_USED) {
+        run->end = mm_round_down(node->tag, PAGE_SIZE);
+        *at = vrange_content_end(node);
+    } else if (node != NULL) {
+        run->end = node->base;
+        *at = node->end;
+    }
+    mm_port_unlock(&kvm->lock, saved);
+    return node != NULL;
+}
+
+bool kvm_next_block_run(struct kvm *kvm, vaddr_t *at, struct kvm_window *run)
+{
+    return next_range_run(kvm, &kvm->block_ranges, at, run);
+}
+
+bool kvm_next_device_run(struct kvm *kvm, vaddr_t *at, struct kvm_window *run)
+{
+    return next_range_run(kvm, &kvm->device_ranges, at, run);
+}
+
 /* ---- what an address is ---- */
 
 struct kvm_peek kvm_peek_range(const struct kvm *kvm, vaddr_t address)

@@ -38,6 +38,14 @@ static inline struct mm_extent kvm_section_frames(const struct boot_info *boot,
     return (struct mm_extent){ base, base + (section.end - section.begin) };
 }
 
+/* What lies before the next stack, block or device from `*at` on: a run that must be unmapped, of any
+ * length, also 0. *at becomes the first address behind that thing; at the window's end, what it was.
+ *   Returns:   false if the run reaches to the window's end. */
+typedef bool (*kvm_next_run_fn)(struct kvm *kvm, vaddr_t *at, struct kvm_window *run);
+bool kvm_next_stack_run(struct kvm *kvm, vaddr_t *at, struct kvm_window *run);
+bool kvm_next_block_run(struct kvm *kvm, vaddr_t *at, struct kvm_window *run);
+bool kvm_next_device_run(struct kvm *kvm, vaddr_t *at, struct kvm_window *run);
+
 /* The halves of kvm_peek() for two kinds of windows. */
 struct kvm_peek kvm_peek_stack(const struct kvm *kvm, vaddr_t address);
 struct kvm_peek kvm_peek_range(const struct kvm *kvm, vaddr_t address);

@@ -101,6 +101,24 @@ void kvm_free_stack(struct kvm *kvm, vaddr_t top)
     drop_stack_slot(kvm, (uint32_t)slot);
 }
 
+bool kvm_next_stack_run(struct kvm *kvm, vaddr_t *at, struct kvm_window *run)
+{
+    uint64_t slot = (*at - kvm->stacks.base + PAGE_SIZE) / KVM_STACK_SLOT_BYTES, pages = 0;
+    uint64_t saved = mm_port_lock(&kvm->lock);
+
+    while (slot < KVM_STACK_SLOTS && (pages = kvm->stack_pages[slot]) == 0)
+        slot++;
+    mm_port_unlock(&kvm->lock, saved);
+    *run = (struct kvm_window){ *at, kvm->stacks.end };
+    if (slot == KVM_STACK_SLOTS)
+        return false;
+    vaddr_t top = stack_top(kvm, slot);
+    uint64_t bytes = pages == KVM_STACK_BUSY ? KVM_STACK_MAX_BYTES : pages * PAGE_SIZE;
+    run->end = top - bytes;
+    *at = top;
+    return true;
+}
+
 struct kvm_peek kvm_peek_stack(const struct kvm *kvm, vaddr_t address)
 {
     uint64_t slot = (address - kvm->stacks.base) / KVM_STACK_SLOT_BYTES;

@@ -299,6 +299,18 @@ struct vrange_node *vrange_find(const struct vrange *ranges, vaddr_t address)
     return node;
 }
 
+struct vrange_node *vrange_next(const struct vrange *ranges, vaddr_t address)
+{
+    struct vrange_node *node = ranges->root, *next = NULL;
+
+    while (node != NULL) {
+        if (node->end > address)
+            next = node;
+        node = node->end > address ? node->left : node->right;
+    }
+    return next;
+}
+
 /* ---- without the lock ---- */
 
 /* A frame that is RAM and in use can be read, whatever stands in it by now. */

@@ -53,7 +53,10 @@ void vrange_free(struct vrange *ranges, struct vrange_node *node);
 /* The range that holds the address, guards included, or NULL. O(log n). */
 struct vrange_node *vrange_find(const struct vrange *ranges, vaddr_t address);
 
-/* The same without the lock, for fault reports: a copy of the node. `pmm` tells which nodes can be
+/* The lowest range that ends above the address, or NULL. O(log n). */
+struct vrange_node *vrange_next(const struct vrange *ranges, vaddr_t address);
+
+/* As vrange_find without the lock, for fault reports: a copy of the node. `pmm` tells which nodes can be
  * read at all; a tree that is being changed leads nowhere or to a range of a moment ago. */
 MM_MUST_USE bool vrange_peek(const struct vrange *ranges, const struct pmm *pmm, vaddr_t address,
                              struct vrange_node *copy);

@@ -565,6 +565,67 @@ static void kvm_peek_knows_blocks_and_devices(void **state)
     assert_peek(block, KVM_UNUSED, 0, 0);
 }
 
+/* ---- What must be unmapped ---- */
+
+static struct kvm_window runs[64];
+static size_t run_count;
+
+static void note_run(void *context, vaddr_t base, uint64_t bytes)
+{
+    assert_ptr_equal(context, &kvm);
+    assert_true(run_count < COUNT_OF(runs) && bytes > 0);
+    runs[run_count++] = (struct kvm_window){ base, base + bytes };
+}
+
+static bool is_in_a_run(vaddr_t page)
+{
+    size_t hits = 0;
+
+    for (size_t i = 0; i < run_count; i++)
+        hits += page >= runs[i].base && page < runs[i].end;
+    assert_true(hits <= 1);
+    return hits == 1;
+}
+
+/* Each page near something that stands in a window is mapped, or in a run; never both. */
+static void kvm_guards_are_all_that_is_not_mapped(void **state)
+{
+    vaddr_t block[3], top[3], device[2], heap;
+
+    (void)state;
+    kvm_set_up(MM_MIB(16));
+    run_count = 0;
+    kvm_for_each_guard(&kvm, note_run, &kvm);
+    assert_int_equal(run_count, 5); /* two of the heap, three empty windows */
+    for (size_t i = 0; i < 3; i++) {
+        assert_ok(kvm_alloc(&kvm, PAGE_SIZE * (i + 1), 0, &block[i]));
+        assert_ok(kvm_alloc_stack(&kvm, PAGE_SIZE * (i * 30 + 1), &top[i]));
+    }
+    assert_ok(kvm_map_device(&kvm, MM_GIB(3) + MM_KIB(4), MM_MIB(2), 0, &device[0]));
+    assert_ok(kvm_map_device(&kvm, MM_GIB(3) + 8, 8, 0, &device[1]));
+    kvm_free(&kvm, block[1]);
+    kvm_free_stack(&kvm, top[1]);
+    heap = kvm_heap_window(&kvm).base;
+    run_count = 0;
+    kvm_for_each_guard(&kvm, note_run, &kvm);
+    assert_int_equal(run_count, 2 + 3 + 3 + 3);
+    const struct kvm_window looked_at[] = {
+        { kvm.blocks.base, block[2] + 20 * PAGE_SIZE },
+        { kvm.stacks.base, top[2] + 2 * KVM_STACK_SLOT_BYTES },
+        { kvm.devices.base, device[0] + MM_MIB(3) },
+        { device[1] - 8 - 3 * PAGE_SIZE, device[1] - 8 + 4 * PAGE_SIZE },
+    };
+    for (size_t i = 0; i < COUNT_OF(looked_at); i++)
+        for (vaddr_t page = looked_at[i].base; page < looked_at[i].end; page += PAGE_SIZE) {
+            bool mapped = hosted_cpu_access(page, HOSTED_READ, NULL) == HOSTED_OK;
+            if (mapped == is_in_a_run(page))
+                fail_msg("0x%lx is %smapped", page, mapped ? "" : "not ");
+        }
+    assert_true(is_in_a_run(heap - 1) && is_in_a_run(kvm_heap_window(&kvm).end));
+    assert_false(is_in_a_run(heap));
+    assert_true(is_in_a_run(kvm.blocks.end - 1) && is_in_a_run(kvm.stacks.end - 1));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -585,6 +646,7 @@ int main(void)
         TEST(kvm_heap_bad_ranges_are_refused),
         TEST(kvm_heap_commit_without_memory_leaves_nothing_behind),
         TEST(kvm_peek_knows_blocks_and_devices),
+        TEST(kvm_guards_are_all_that_is_not_mapped),
     };
 
     return RUN_TESTS(tests);

@@ -211,6 +211,14 @@ struct kvm_peek {
 struct kvm_peek kvm_peek(const struct kvm *kvm, vaddr_t address);
 enum kvm_place kvm_place_of(const struct kvm *kvm, vaddr_t address);
 
+/* Calls visit(context, base, bytes) for each run of addresses of the windows that must be unmapped: both
+ * ends of the heap's window; in the others all that lies between the stacks, blocks and devices, their
+ * guard pages included. What is just being made or taken apart is left out.
+ *   Locking:    none is held while visit() runs.
+ *   Cost:       for each run one search, O(log n). */
+void kvm_for_each_guard(struct kvm *kvm, void (*visit)(void *context, vaddr_t base, uint64_t bytes),
+                        void *context);
+
 /* A consistent copy of the counters. */
 struct kvm_stats kvm_stats(struct kvm *kvm);
 

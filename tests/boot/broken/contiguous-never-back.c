@@ -3,7 +3,6 @@
 /* pmm_free_contiguous does nothing.
  *
  * seen by: pmm: contiguous frames are aligned, below their limit, and freed
- * seen by: paging: a kernel stack stands between guard pages
  * seen by: pmm: the tests leave no frame behind */
 #include "tests/boot/broken/broken.h"
 

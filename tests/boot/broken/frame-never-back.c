@@ -3,6 +3,7 @@
 /* pmm_free_frame does nothing.
  *
  * seen by: pmm: a freed frame comes back
+ * seen by: paging: a kernel stack stands between guard pages
  * seen by: pmm: the tests leave no frame behind */
 #include "tests/boot/broken/broken.h"
 
