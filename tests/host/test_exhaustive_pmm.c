@@ -30,10 +30,18 @@ static size_t index_of(paddr_t frame)
     return 0;
 }
 
+/* A free frame that the pmm uses for a cache: reserved. */
+static bool is_hidden(size_t index)
+{
+    return state_of[index] == FREE &&
+           pmm_frame_state(&machine.pmm, address[index]) == PMM_FRAME_RESERVED;
+}
+
+/* Hidden frames left out. */
 static size_t first_in(enum state state)
 {
     for (size_t i = 0; i < frames; i++)
-        if (state_of[i] == state)
+        if (state_of[i] == state && !is_hidden(i))
             return i;
     return frames;
 }
@@ -42,7 +50,7 @@ static size_t first_in(enum state state)
 static bool has_free_pair(void)
 {
     for (size_t i = 0; i + 1 < frames; i++)
-        if (state_of[i] == FREE && state_of[i + 1] == FREE &&
+        if (state_of[i] == FREE && state_of[i + 1] == FREE && !is_hidden(i) && !is_hidden(i + 1) &&
             address[i] + FRAME_SIZE == address[i + 1] && mm_is_aligned(address[i], 2 * FRAME_SIZE))
             return true;
     return false;
@@ -198,16 +206,18 @@ static void check_all(void)
         [TABLE] = PMM_FRAME_TABLE,
         [KEPT] = PMM_FRAME_RESERVED,
     };
-    uint64_t counts[4] = { 0 };
+    uint64_t counts[4] = { 0 }, kept = 0, hidden;
     struct pmm_stats stats = pmm_stats(&machine.pmm);
 
     for (size_t i = 0; i < frames; i++) {
-        counts[state_of[i]]++;
-        if (pmm_frame_state(&machine.pmm, address[i]) != expected[state_of[i]])
+        kept += state_of[i] == KEPT;
+        counts[is_hidden(i) ? KEPT : state_of[i]]++;
+        if (!is_hidden(i) && pmm_frame_state(&machine.pmm, address[i]) != expected[state_of[i]])
             fail_msg("%s: frame 0x%lx is not in state %d", sequence, address[i], state_of[i]);
     }
-    if (stats.free_frames != counts[FREE] || stats.used_frames != counts[USED] + counts[TABLE] ||
-        stats.table_frames != counts[TABLE])
+    hidden = counts[KEPT] - kept;
+    if (hidden > 2 || stats.free_frames != counts[FREE] ||
+        stats.used_frames != counts[USED] + counts[TABLE] || stats.table_frames != counts[TABLE])
         fail_msg("%s: %lu free, %lu used, %lu tables", sequence, stats.free_frames,
                  stats.used_frames, stats.table_frames);
 }
