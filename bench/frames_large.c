@@ -2,11 +2,12 @@
 /* Blocks of 2 MiB.
  *
  *   pair_2m       get and put of a block, again and again, while half of memory is taken
- *   found_2m_N    processes come and go until N % is taken on average ever since; then: how much of
- *                 what is free can be had as blocks of 2 MiB
+ *   found_2m_N    processes come and go while 95 % is taken, then end until N % is left; how much of
+ *                 what is free then can be had as blocks of 2 MiB
  *
- * A process takes between 256 and 32768 frames in bursts, in turns with others, lives for a while and
- * gives all of them back. All subjects see the same processes. */
+ * A process takes between 256 and 32768 frames in bursts of 1 to 4096, in turns with others, lives for a while and
+ * gives all of them back. Between the bursts single frames come and go on their own, a hundredth of
+ * memory. All subjects see the same processes. */
 #include "bench/frames.h"
 
 #include <stdlib.h>
@@ -60,6 +61,8 @@ struct life {
     const struct frames_run *run;
     struct process processes[PROCESSES];
     uint64_t seed, used, total, level;
+    uint64_t *single; /* frames of nobody's process: page tables, files */
+    uint64_t single_count, single_most;
 };
 
 /* Between 256 and 32768, each doubling as likely. */
@@ -90,11 +93,27 @@ static void end_any_process(struct life *life)
     }
 }
 
+/* One single frame more, or another one in place of any of them. */
+static void one_single(struct life *life)
+{
+    uint64_t *place = &life->single[life->single_count];
+
+    if (life->single_count == life->single_most) {
+        place = &life->single[bench_random(&life->seed) % life->single_count];
+        frames_put_all(life->run, place, 1);
+    } else {
+        life->single_count++;
+        life->used++;
+    }
+    if (frames_fill(life->run, place, 1) != 1)
+        frames_die(life->run, "no frame below the level");
+}
+
 /* One turn of one process: a burst of frames, a new start, or a moment of rest. */
 static void one_turn(struct life *life)
 {
     struct process *process = &life->processes[bench_random(&life->seed) % PROCESSES];
-    uint32_t burst = 1 + (uint32_t)(bench_random(&life->seed) % 64);
+    uint32_t burst = (uint32_t)1 << bench_random(&life->seed) % 13;
 
     if (process->wanted == 0)
         process->wanted = some_size(&life->seed);
@@ -110,6 +129,8 @@ static void one_turn(struct life *life)
     process->count += burst;
     life->used += burst;
     life->total += burst;
+    if (life->used < life->level)
+        one_single(life);
 }
 
 static double count_large(const struct frames_run *run, uint64_t free_frames)
@@ -127,26 +148,34 @@ static double count_large(const struct frames_run *run, uint64_t free_frames)
     return 100.0 * (double)(found * 512) / (double)free_frames;
 }
 
-/* A process lives until the total is 6 times the memory; then every place is as good as any other. */
+/* Until 6 times the memory was taken: no place is then as it was at the start. */
 static double measure_found(struct bench *bench, const struct frames_run *run, uint64_t percent,
                             uint64_t seed)
 {
     struct life *life = calloc(1, sizeof *life);
     uint64_t all = run->bytes / 4096, room = PROCESSES * MOST_FRAMES * 2 * sizeof(uint64_t);
-    uint64_t *frames = bench_reserve(room, false);
+    uint64_t *frames = bench_reserve(room, false), *single = bench_reserve(all / 100 * 8, false);
     double found;
 
     if (life == NULL)
         frames_die(run, "out of memory");
-    *life = (struct life){ .run = run, .seed = seed, .level = all * percent / 100 };
+    *life = (struct life){ .run = run,
+                           .seed = seed,
+                           .level = all * 95 / 100,
+                           .single = single,
+                           .single_most = all / 100 };
     for (unsigned i = 0; i < PROCESSES; i++)
         life->processes[i].frames = frames + (uint64_t)i * MOST_FRAMES * 2;
-    while (life->total < all * bench_pick(bench, 1, 4, 6) || life->used + 64 < life->level)
+    while (life->total < all * bench_pick(bench, 1, 4, 6) || life->used + 4096 < life->level)
         one_turn(life);
+    while (life->used > all * percent / 100)
+        end_any_process(life);
     found = count_large(run, all - life->used);
     for (unsigned i = 0; i < PROCESSES; i++)
         end_process(life, &life->processes[i]);
+    frames_put_all(run, single, life->single_count);
     bench_release(frames, room);
+    bench_release(single, all / 100 * 8);
     free(life);
     return found;
 }

@@ -11,7 +11,7 @@
 #include <unistd.h>
 
 static const char plot_look[] =
-    "set terminal svg size 760,440 dynamic background rgb 'white' font 'sans-serif,13'\n"
+    "set terminal svg size 760,440 dynamic background rgb 'white' font 'sans-serif,13' noenhanced\n"
     "set grid lc rgb '#dddddd' lw 1\n"
     "set border 3 lc rgb '#444444'\n"
     "set tics nomirror\n"
@@ -21,7 +21,8 @@ static const char plot_look[] =
     "set linetype 3 lc rgb '#004d40' lw 2\n"
     "set linetype 4 lc rgb '#f2a900' lw 2\n"
     "set linetype 5 lc rgb '#6a3d9a' lw 2\n"
-    "set linetype 6 lc rgb '#777777' lw 2\n";
+    "set linetype 6 lc rgb '#777777' lw 2\n"
+    "set linetype 7 lc rgb '#aaaaaa' lw 1\n";
 
 /* One folder for the run's scratch files; it is left to the system to clear /tmp of a few KB that a
  * crash leaves, and the files of a good run are removed here. */

@@ -198,7 +198,7 @@ static void plot_latency(struct bench *bench, const char *folder)
     bench_plot(bench, folder, "frames-latency",
                "set title 'Taking a frame, 90 %% full: how many calls take longer'\n"
                "set logscale xy\nset xlabel 'ns'\nset ylabel 'part of all calls'\n"
-               "set xrange [10:100000]\nset yrange [1e-6:1]\nset format y '10^{%%L}'\n%s\n",
+               "set xrange [10:100000]\nset yrange [1e-6:1]\nset format y '%%g'\n%s\n",
                command);
 }
 
@@ -238,7 +238,7 @@ static void plot_init(struct bench *bench, const char *folder)
         bench_plot(bench, folder, "frames-init",
                    "set title 'Time to ready against memory size'\n"
                    "set logscale xy\nset xlabel 'GiB of memory'\nset ylabel 'ms'\n"
-                   "set format y '10^{%%L}'\n%s\n",
+                   "set format y '%%g'\n%s\n",
                    command);
 }
 
