@@ -11,6 +11,7 @@
  *
  * Invariants: windows meet neither each other nor what was taken; the page below and the page above
  * whatever is placed in them is never mapped, but between steps of the heap. */
+#include "mm/context.h"
 #include "mm/kvm_parts.h"
 
 #include <mm/log.h>
@@ -114,6 +115,8 @@ static mm_status_t check_heap_range(const struct kvm *kvm, vaddr_t base, uint64_
         return MM_INVALID_ARGUMENT;
     if (!kvm_window_has(window, base) || bytes > window.end - base)
         return MM_INVALID_ADDRESS;
+    if (context_is_forbidden("a change of the heap's window"))
+        return MM_UNSUPPORTED;
     return MM_OK;
 }
 

@@ -35,9 +35,9 @@ static bool is_reserved(struct pmm *pmm, struct mm_extent frames)
 }
 
 /* Makes the part ordinary memory and frees its frames. The part has leaves of its own in the image, and
- * in the HHDM where its alias is read-only, so no leaf is split: none of this fails. */
+ * in the HHDM where its alias is read-only, so no leaf is split: only the pmm may refuse. */
 static mm_status_t release_part(struct kvm *kvm, const struct boot_info *boot,
-                                struct boot_section part, bool alias_is_constant)
+                                struct boot_section part, bool alias_is_constant, uint64_t *bytes)
 {
     struct mm_extent frames = kvm_section_frames(boot, part);
 
@@ -48,6 +48,8 @@ static mm_status_t release_part(struct kvm *kvm, const struct boot_info *boot,
         status = protect_alias(kvm, boot, part, PAGING_WRITE);
     if (status == MM_OK)
         status = pmm_release_range(kvm->space->pmm, frames.base, frames.end);
+    if (status == MM_OK)
+        *bytes += frames.end - frames.base;
     return status;
 }
 
@@ -67,19 +69,22 @@ static mm_status_t check_release(struct kvm *kvm, const struct boot_info *boot)
 
 mm_status_t kvm_release_init(struct kvm *kvm, const struct boot_info *boot, uint64_t *bytes)
 {
-    mm_status_t status = kvm->init_released ? MM_OK : check_release(kvm, boot);
     uint64_t released = 0;
 
-    if (status == MM_OK && !kvm->init_released) {
-        status = release_part(kvm, boot, boot->init, true);
-        if (status == MM_OK)
-            status = release_part(kvm, boot, boot->init_data, false);
+    if (!kvm->init_released) {
+        mm_status_t status = check_release(kvm, boot);
+        if (status != MM_OK)
+            return status;
         kvm->init_released = true;
-        released = boot->init.end - boot->init.begin + boot->init_data.end - boot->init_data.begin;
+        status = release_part(kvm, boot, boot->init, true, &released);
+        mm_status_t second = release_part(kvm, boot, boot->init_data, false, &released);
+        if (status != MM_OK || second != MM_OK) {
+            *bytes = released;
+            return status != MM_OK ? status : second;
+        }
     }
-    if (status == MM_OK)
-        *bytes = released;
-    return status;
+    *bytes = released;
+    return MM_OK;
 }
 
 /* The alias first: it may be a part of a large leaf, and splitting that may fail. */

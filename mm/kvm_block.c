@@ -12,6 +12,7 @@
  * without the lock too, because the pmm may log.
  *
  * Invariant: everything of a range is mapped while it is VRANGE_USED (but guards and lead, never). */
+#include "mm/context.h"
 #include "mm/kvm_parts.h"
 #include "mm/vrange.h"
 
@@ -154,10 +155,10 @@ static void count_block(struct kvm *kvm, bool added, uint64_t bytes)
     mm_port_unlock(&kvm->lock, saved);
 }
 
-/* Spares a call that cannot end well the clearing of all free memory. */
+/* Spares a call that cannot end well the clearing of all free memory; not asked for small ones. */
 static bool is_beyond_memory(struct kvm *kvm, uint64_t bytes)
 {
-    return bytes / FRAME_SIZE > pmm_stats(kvm->space->pmm).free_frames;
+    return bytes >= LARGE_PAGE_SIZE && bytes / FRAME_SIZE > pmm_stats(kvm->space->pmm).free_frames;
 }
 
 mm_status_t kvm_alloc_aligned(struct kvm *kvm, uint64_t bytes, uint64_t align, uint32_t flags,
@@ -168,6 +169,8 @@ mm_status_t kvm_alloc_aligned(struct kvm *kvm, uint64_t bytes, uint64_t align, u
     if (bytes == 0 || !mm_is_power_of_two(align) || align > KVM_MAX_ALIGN ||
         (flags & ~KVM_FLAGS_ALL) != 0)
         return MM_INVALID_ARGUMENT;
+    if (context_is_forbidden("kvm_alloc"))
+        return MM_UNSUPPORTED;
     if (bytes > kvm->blocks.end - kvm->blocks.base)
         return MM_OUT_OF_MEMORY;
     bytes = mm_round_up(bytes, PAGE_SIZE);
@@ -201,7 +204,7 @@ void kvm_free(struct kvm *kvm, vaddr_t address)
 {
     struct vrange_node found;
 
-    if (address == 0)
+    if (address == 0 || context_is_forbidden("kvm_free"))
         return;
     struct vrange_node *node = claim_range(kvm, &kvm->block_ranges, address, &found);
     if (node == NULL) {
@@ -249,9 +252,11 @@ mm_status_t kvm_map_device(struct kvm *kvm, paddr_t phys, uint64_t bytes, paging
                            vaddr_t *out)
 {
     paddr_t base = mm_round_down(phys, FRAME_SIZE);
-    mm_status_t status = check_device(kvm, phys, bytes, type);
     struct vrange_node *node;
 
+    if (context_is_forbidden("kvm_map_device"))
+        return MM_UNSUPPORTED;
+    mm_status_t status = check_device(kvm, phys, bytes, type);
     if (status != MM_OK)
         return status;
     uint64_t whole = mm_round_up(phys - base + bytes, PAGE_SIZE);
@@ -276,8 +281,10 @@ void kvm_unmap_device(struct kvm *kvm, vaddr_t address)
 {
     vaddr_t page = mm_round_down(address, PAGE_SIZE);
     struct vrange_node found;
-    struct vrange_node *node = claim_range(kvm, &kvm->device_ranges, address, &found);
 
+    if (context_is_forbidden("kvm_unmap_device"))
+        return;
+    struct vrange_node *node = claim_range(kvm, &kvm->device_ranges, address, &found);
     if (node == NULL) {
         report_bad_address("kvm_unmap_device", "device", address, &found);
         return;

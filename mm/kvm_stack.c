@@ -6,6 +6,7 @@
  *
  * Invariants: stack_pages[slot] is the size of the stack there, and KVM_STACK_BUSY while its pages are
  * being mapped or unmapped, without the lock; no slot below stack_next is free. */
+#include "mm/context.h"
 #include "mm/kvm_parts.h"
 
 #include <mm/log.h>
@@ -56,6 +57,8 @@ mm_status_t kvm_alloc_stack(struct kvm *kvm, uint64_t bytes, vaddr_t *top)
 
     if (bytes == 0 || bytes > KVM_STACK_MAX_BYTES)
         return MM_INVALID_ARGUMENT;
+    if (context_is_forbidden("kvm_alloc_stack"))
+        return MM_UNSUPPORTED;
     bytes = mm_round_up(bytes, PAGE_SIZE);
     if (!take_stack_slot(kvm, &slot))
         return MM_OUT_OF_MEMORY;
@@ -91,6 +94,8 @@ void kvm_free_stack(struct kvm *kvm, vaddr_t top)
     uint64_t slot = (top - kvm->stacks.base) / KVM_STACK_SLOT_BYTES;
     uint64_t pages = 0;
 
+    if (context_is_forbidden("kvm_free_stack"))
+        return;
     if (top >= kvm->stacks.base && slot < KVM_STACK_SLOTS && top == stack_top(kvm, slot))
         pages = claim_stack_pages(kvm, (uint32_t)slot);
     if (pages == 0) {

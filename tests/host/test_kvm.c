@@ -786,6 +786,46 @@ static void kvm_constants_are_sealed_in_both_aliases(void **state)
     assert_space_sound(&space);
 }
 
+/* The constants fill a part of a 2 MiB leaf of the HHDM here, so sealing must split it. */
+static void kvm_seal_without_memory_changes_nothing(void **state)
+{
+    struct walker_snapshot before;
+    struct boot_info boot;
+    unsigned refused = 0;
+    mm_status_t status = MM_OUT_OF_MEMORY;
+
+    (void)state;
+    kernel_set_up(&boot);
+    boot.kernel_virt = KERNEL_VIRT;
+    boot.data.end = KERNEL_VIRT + MM_MIB(6);
+    boot.guard_count = 0;
+    boot.ro_after_init =
+        (struct boot_section){ KERNEL_VIRT + MM_MIB(4), KERNEL_VIRT + MM_MIB(4) + PAGE_SIZE };
+    paging_destroy(&space);
+    assert_ok(paging_init(&space, &machine.pmm, &features));
+    assert_ok(kvm_map_kernel(&space, &machine.map, &boot));
+    const struct kvm_window taken[] = { { hhdm_offset(), hhdm_offset() + MM_GIB(4) },
+                                        { KERNEL_VIRT, boot.data.end } };
+    assert_ok(kvm_init(&kvm, &space, taken, COUNT_OF(taken)));
+    walker_use(&space);
+    before = walker_snapshot(&space);
+    for (uint64_t nth = 1; status != MM_OK; nth++) {
+        assert_true(nth < 10);
+        pmm_fault_inject(&machine.pmm, nth, 0);
+        status = kvm_seal(&kvm, &boot);
+        pmm_fault_inject(&machine.pmm, 0, 0);
+        if (status == MM_OK)
+            break;
+        assert_int_equal(status, MM_OUT_OF_MEMORY);
+        assert_snapshot_equal(&space, &before);
+        refused++;
+    }
+    assert_true(refused > 0);
+    check_part(boot.ro_after_init, true, false, false, false);
+    assert_alias(boot.ro_after_init.end, true);
+    assert_space_sound(&space);
+}
+
 static void kvm_after_boot_bad_parts_are_refused(void **state)
 {
     struct walker_snapshot before;
@@ -840,6 +880,7 @@ int main(void)
         TEST(kvm_kernel_without_frames_is_a_status_with_a_line),
         TEST(kvm_init_parts_are_given_back),
         TEST(kvm_constants_are_sealed_in_both_aliases),
+        TEST(kvm_seal_without_memory_changes_nothing),
         TEST(kvm_after_boot_bad_parts_are_refused),
     };
 

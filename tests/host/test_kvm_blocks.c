@@ -207,6 +207,108 @@ static void kvm_block_without_memory_leaves_nothing_behind(void **state)
     }
 }
 
+/* ---- The n-th call that allocates fails ---- */
+
+/* Each makes one thing, and takes it apart again if that was possible. */
+static mm_status_t make_block(void)
+{
+    vaddr_t block;
+    mm_status_t status = kvm_alloc(&kvm, MM_MIB(2) + MM_KIB(24), 0, &block);
+
+    if (status == MM_OK)
+        kvm_free(&kvm, block);
+    return status;
+}
+
+static mm_status_t make_stack(void)
+{
+    vaddr_t top;
+    mm_status_t status = kvm_alloc_stack(&kvm, MM_KIB(32), &top);
+
+    if (status == MM_OK)
+        kvm_free_stack(&kvm, top);
+    return status;
+}
+
+static mm_status_t make_device(void)
+{
+    vaddr_t device;
+    mm_status_t status = kvm_map_device(&kvm, MM_GIB(3) + MM_MIB(1), MM_MIB(6), 0, &device);
+
+    if (status == MM_OK)
+        kvm_unmap_device(&kvm, device);
+    return status;
+}
+
+static mm_status_t make_heap(void)
+{
+    vaddr_t base = kvm_heap_window(&kvm).base;
+    mm_status_t status = kvm_heap_commit(&kvm, base + MM_MIB(2), MM_MIB(4) + MM_KIB(64));
+
+    if (status == MM_OK)
+        status = kvm_heap_decommit(&kvm, base + MM_MIB(2), MM_MIB(4) + MM_KIB(64));
+    return status;
+}
+
+/* Two failures at once (2 MiB frame, then single ones) and all from the n-th on. */
+static void kvm_nth_failing_allocation_changes_nothing(void **state)
+{
+    static mm_status_t (*const make[])(void) = { make_block, make_stack, make_device, make_heap };
+    unsigned failed = 0;
+
+    (void)state;
+    for (size_t i = 0; i < COUNT_OF(make); i++)
+        for (uint64_t every = 0; every < 2; every++) {
+            mm_status_t status = MM_OUT_OF_MEMORY;
+
+            kvm_set_up(MM_MIB(16));
+            struct walker_snapshot before = walker_snapshot(&space);
+            for (uint64_t nth = 1; nth < 700 && (nth < 100 || status != MM_OK); nth++) {
+                pmm_fault_inject(&machine.pmm, nth, every);
+                status = make[i]();
+                pmm_fault_inject(&machine.pmm, 0, 0);
+                assert_true(status == MM_OK || status == MM_OUT_OF_MEMORY);
+                failed += status != MM_OK;
+                assert_snapshot_equal(&space, &before);
+                assert_int_equal(kvm_stats(&kvm).node_frames, 0);
+            }
+            assert_ok(status);
+            assert_ok(make[i]());
+            assert_snapshot_equal(&space, &before);
+            assert_pmm_sound(&machine.pmm);
+        }
+    assert_true(failed > 20);
+}
+
+static void kvm_calls_from_an_nmi_handler_are_refused(void **state)
+{
+    struct walker_snapshot before;
+    vaddr_t block, top, device, out = 0x1234;
+    const vaddr_t heap = (kvm_set_up(MM_MIB(8)), kvm_heap_window(&kvm).base);
+
+    (void)state;
+    assert_ok(kvm_alloc(&kvm, PAGE_SIZE, 0, &block));
+    assert_ok(kvm_alloc_stack(&kvm, PAGE_SIZE, &top));
+    assert_ok(kvm_map_device(&kvm, MM_GIB(3), 8, 0, &device));
+    before = walker_snapshot(&space);
+    hosted_nmi_enter();
+    EXPECT_BUG("kvm_alloc|NMI", assert_status(kvm_alloc(&kvm, 1, 0, &out), MM_UNSUPPORTED));
+    EXPECT_BUG("kvm_free|NMI", kvm_free(&kvm, block));
+    EXPECT_BUG("kvm_alloc_stack|NMI",
+               assert_status(kvm_alloc_stack(&kvm, 1, &out), MM_UNSUPPORTED));
+    EXPECT_BUG("kvm_free_stack|NMI", kvm_free_stack(&kvm, top));
+    EXPECT_BUG("kvm_map_device|NMI",
+               assert_status(kvm_map_device(&kvm, MM_GIB(3), 8, 0, &out), MM_UNSUPPORTED));
+    EXPECT_BUG("kvm_unmap_device|NMI", kvm_unmap_device(&kvm, device));
+    EXPECT_BUG("heap's window|NMI",
+               assert_status(kvm_heap_commit(&kvm, heap, MM_KIB(64)), MM_UNSUPPORTED));
+    EXPECT_BUG("heap's window|NMI",
+               assert_status(kvm_heap_decommit(&kvm, heap, MM_KIB(64)), MM_UNSUPPORTED));
+    hosted_nmi_leave();
+    assert_int_equal(out, 0x1234);
+    assert_snapshot_equal(&space, &before);
+}
+
 /* The last frames are in blocks; freeing them needs none. */
 static void kvm_free_works_without_a_free_frame(void **state)
 {
@@ -634,6 +736,8 @@ int main(void)
         TEST(kvm_block_bad_arguments_are_refused),
         TEST(kvm_block_without_zeroing_is_not_cleared),
         TEST(kvm_block_without_memory_leaves_nothing_behind),
+        TEST(kvm_nth_failing_allocation_changes_nothing),
+        TEST(kvm_calls_from_an_nmi_handler_are_refused),
         TEST(kvm_free_works_without_a_free_frame),
         TEST(kvm_blocks_in_a_random_program_stay_apart),
         TEST(kvm_free_of_what_is_no_block_is_reported),

@@ -13,7 +13,8 @@
  *
  * Context of all calls here: any CPU, thread of control; kvm_heap_commit and the calls that say so may
  * also be made by interrupt handlers. What unmaps waits for the other CPUs: never in a handler, and
- * not while a lock is held for which another CPU may spin with interrupts off. */
+ * not while a lock is held for which another CPU may spin with interrupts off. A call from an NMI or
+ * machine check handler is a bug of the caller: reported, MM_UNSUPPORTED, nothing changes. */
 #ifndef MM_KVM_H
 #define MM_KVM_H
 
@@ -101,7 +102,8 @@ MM_MUST_USE mm_status_t kvm_init(struct kvm *kvm, struct address_space *space,
  * writable and executable on the way. Their content is cleared when they are handed out.
  *   Returns:    MM_OK and the bytes in *bytes; 0 bytes if there are none, or the second time.
  *   On failure: MM_NOT_ALIGNED, MM_INVALID_ADDRESS (the frames are not reserved ones of the pmm);
- *               nothing changed.
+ *               nothing changed. MM_OUT_OF_MEMORY (the pmm has no frame for its bookkeeping): the
+ *               parts are unmapped, and what is not in *bytes stays reserved for good.
  *   Context:    thread of control; nobody runs code or holds pointers in there any more. */
 MM_MUST_USE mm_status_t kvm_release_init(struct kvm *kvm, const struct boot_info *boot,
                                          uint64_t *bytes);
