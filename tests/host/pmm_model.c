@@ -16,6 +16,7 @@ enum state {
     TABLE,
     RESERVED, /* from the beginning, for good */
     KEPT,     /* by pmm_reserve_range() */
+    RETIRED,  /* bad RAM */
     STATES
 };
 
@@ -23,6 +24,7 @@ struct frame {
     paddr_t address;
     uint32_t place; /* in in_state[state] */
     uint8_t state;
+    bool doomed; /* bad RAM in use: retired when it is freed */
 };
 
 static struct machine machine;
@@ -112,11 +114,10 @@ static size_t count_hidden(void)
 
 static void check_state(size_t index)
 {
-    static const enum pmm_frame_state expected[STATES] = { [FREE] = PMM_FRAME_FREE,
-                                                           [USED] = PMM_FRAME_USED,
-                                                           [TABLE] = PMM_FRAME_TABLE,
-                                                           [RESERVED] = PMM_FRAME_RESERVED,
-                                                           [KEPT] = PMM_FRAME_RESERVED };
+    static const enum pmm_frame_state expected[STATES] = {
+        [FREE] = PMM_FRAME_FREE,         [USED] = PMM_FRAME_USED,     [TABLE] = PMM_FRAME_TABLE,
+        [RESERVED] = PMM_FRAME_RESERVED, [KEPT] = PMM_FRAME_RESERVED, [RETIRED] = PMM_FRAME_RETIRED,
+    };
     enum pmm_frame_state state = state_in_pmm(index);
 
     if (state == expected[frames[index].state])
@@ -130,12 +131,14 @@ static void check_state(size_t index)
 static void check_counts(void)
 {
     struct pmm_stats stats = pmm_stats(&machine.pmm);
-    uint64_t reserved = count_of[RESERVED] + count_of[KEPT];
+    uint64_t reserved = count_of[RESERVED] + count_of[KEPT] + count_of[RETIRED];
 
     if (stats.total_frames != frame_count ||
         stats.used_frames != count_of[USED] + count_of[TABLE] ||
         stats.table_frames != count_of[TABLE] || stats.reserved_frames < reserved ||
         stats.reserved_frames > reserved + PMM_MODEL_HIDDEN ||
+        stats.retired_frames != count_of[RETIRED] || stats.cached_frames > stats.free_frames ||
+        stats.zeroed_frames > stats.cached_frames ||
         stats.free_frames + stats.used_frames + stats.reserved_frames != frame_count)
         fail_msg("step %lu: the pmm counts %lu total, %lu free, %lu used, %lu table, %lu reserved; "
                  "the model %zu total, %zu free, %zu used, %zu table, %lu reserved",
@@ -150,8 +153,9 @@ void pmm_model_check(void)
         check_state(i);
     check_counts();
     assert_int_equal(pmm_stats(&machine.pmm).reserved_frames,
-                     count_of[RESERVED] + count_of[KEPT] + count_hidden());
-    assert_true(pmm_verify(&machine.pmm));
+                     count_of[RESERVED] + count_of[KEPT] + count_of[RETIRED] + count_hidden());
+    if (!pmm_verify(&machine.pmm))
+        fail_msg("step %lu: pmm_verify: %s", step_number, log_line(log_lines() - 1));
 }
 
 /* ---- Stamps ---- */
@@ -203,7 +207,8 @@ static void took(paddr_t first, size_t count, enum state state, bool zeroed)
 static void give(size_t index)
 {
     check_stamp(index);
-    move(index, FREE);
+    move(index, frames[index].doomed ? RETIRED : FREE);
+    frames[index].doomed = false;
 }
 
 static void expect_none_left(mm_status_t status, size_t wanted)
@@ -305,6 +310,17 @@ static void do_free_bulk(void)
         check_state(find(list[i]));
 }
 
+/* Free frames of 2 MiB that hold page tables are not for blocks (pmm.h). */
+static bool is_beside_table(size_t index)
+{
+    paddr_t chunk = mm_round_down(frames[index].address, LARGE_PAGE_SIZE);
+
+    for (size_t i = 0; i < count_of[TABLE]; i++)
+        if (mm_round_down(frames[in_state[TABLE][i]].address, LARGE_PAGE_SIZE) == chunk)
+            return true;
+    return false;
+}
+
 /* True if the model has such a block. */
 static bool block_exists(uint64_t count, uint64_t align_bytes, paddr_t limit)
 {
@@ -315,7 +331,7 @@ static bool block_exists(uint64_t count, uint64_t align_bytes, paddr_t limit)
         if (frames[i].state != FREE || !mm_is_aligned(base, align_bytes) || base >= limit ||
             count > (limit - base) / FRAME_SIZE || row_of(i, FREE, count) < count)
             continue;
-        while (free < count && !is_hidden(i + free))
+        while (free < count && !is_hidden(i + free) && !is_beside_table(i + free))
             free++;
         if (free == count)
             return true;
@@ -398,6 +414,15 @@ static void do_free_large(void)
     check_state(first + LARGE_FRAMES - 1);
 }
 
+/* No frame for the pmm's bookkeeping: right only if few are free. */
+static void expect_no_room(mm_status_t status, size_t wanted)
+{
+    assert_status(status, MM_OUT_OF_MEMORY);
+    if (count_of[FREE] - count_hidden() > wanted + 64)
+        fail_msg("step %lu: no room for bookkeeping, but %zu frames are free", step_number,
+                 count_of[FREE]);
+}
+
 static void do_reserve(void)
 {
     size_t first = choose(frame_count), count = 1 + choose(choose(4) == 0 ? 600 : 10);
@@ -415,8 +440,9 @@ static void do_reserve(void)
             free = i;
     status = pmm_reserve_range(&machine.pmm, frames[first].address,
                                frames[first].address + count * FRAME_SIZE);
-    if (free == count) {
-        assert_ok(status);
+    if (free == count && status != MM_OK) {
+        expect_no_room(status, count);
+    } else if (free == count) {
         for (size_t i = first; i < first + count; i++) {
             move(i, KEPT);
             check_state(i);
@@ -431,13 +457,18 @@ static void do_reserve(void)
 static void do_release(void)
 {
     size_t first, count;
+    mm_status_t status;
 
     if (count_of[KEPT] == 0)
         return;
     first = pick(KEPT);
     count = row_of(first, KEPT, 1 + choose(choose(4) == 0 ? 600 : 10));
-    assert_ok(pmm_release_range(&machine.pmm, frames[first].address,
-                                frames[first].address + count * FRAME_SIZE));
+    status = pmm_release_range(&machine.pmm, frames[first].address,
+                               frames[first].address + count * FRAME_SIZE);
+    if (status != MM_OK) {
+        expect_no_room(status, 0);
+        return;
+    }
     for (size_t i = first; i < first + count; i++) {
         move(i, FREE);
         check_state(i);
@@ -470,6 +501,120 @@ static void do_bad_arguments(void)
     assert_status(pmm_release_range(pmm, 0, FRAME_SIZE + 1), MM_NOT_ALIGNED);
     assert_status(pmm_reserve_range(pmm, MM_GIB(1), MM_GIB(1)), MM_INVALID_ADDRESS);
     assert_int_equal(out, 0x1234);
+}
+
+/* ---- Bad RAM, caches, injected failures ---- */
+
+static void retired_one(size_t index)
+{
+    if (frames[index].state == USED || frames[index].state == TABLE)
+        frames[index].doomed = true;
+    else if (frames[index].state != RETIRED)
+        move(index, RETIRED);
+}
+
+static void do_retire(void)
+{
+    size_t first = choose(frame_count), waiting = 0;
+    uint64_t told = 0;
+    paddr_t end;
+    mm_status_t status;
+
+    if (count_of[RETIRED] > frame_count / 8 || choose(16) != 0)
+        return;
+    end = frames[first].address + (1 + choose(4)) * FRAME_SIZE;
+    for (size_t i = first; i < frame_count && frames[i].address < end; i++)
+        if (is_hidden(i))
+            return;
+    status = pmm_retire_range(&machine.pmm, frames[first].address, end, &told);
+    for (size_t i = first; i < frame_count && frames[i].address < end; i++) {
+        /* Without a frame for bookkeeping a part may have been retired. */
+        if (status == MM_OK || state_in_pmm(i) == PMM_FRAME_RETIRED)
+            retired_one(i);
+        waiting += frames[i].state == USED || frames[i].state == TABLE;
+        check_state(i);
+    }
+    if (status == MM_OK)
+        assert_int_equal(told, waiting);
+    else
+        assert_status(status, MM_OUT_OF_MEMORY);
+}
+
+static uint64_t longest_free_run(void)
+{
+    size_t longest = 0;
+
+    for (size_t i = 0; i < frame_count; i++) {
+        size_t count = 0;
+
+        while (i + count < frame_count && frames[i + count].state == FREE &&
+               !is_hidden(i + count) &&
+               frames[i + count].address == frames[i].address + count * FRAME_SIZE)
+            count++;
+        longest = count > longest ? count : longest;
+        i += count > 0 ? count - 1 : 0;
+    }
+    return longest;
+}
+
+static void do_drain(void)
+{
+    struct pmm_stats stats;
+    uint64_t free = 0;
+
+    if (choose(8) != 0) {
+        pmm_drain_slot(&machine.pmm);
+        return;
+    }
+    pmm_drain(&machine.pmm);
+    stats = pmm_stats(&machine.pmm);
+    assert_int_equal(stats.cached_frames, 0);
+    for (size_t i = 0; i < stats.range_count; i++)
+        free += pmm_range_stats(&machine.pmm, i).free_frames;
+    assert_int_equal(free, stats.free_frames);
+    assert_int_equal(pmm_largest_free(&machine.pmm), longest_free_run());
+}
+
+static void do_idle(void)
+{
+    for (uint64_t i = choose(8); i > 0; i--)
+        (void)pmm_idle_work(&machine.pmm);
+}
+
+/* The n-th allocation fails, whatever it is, and none before it. */
+static void do_inject(void)
+{
+    uint64_t nth = 1 + choose(4);
+    paddr_t frame = 0x1234;
+
+    if (count_of[FREE] < 16)
+        return;
+    pmm_fault_inject(&machine.pmm, nth, 0);
+    for (uint64_t i = 1; i < nth; i++)
+        do_alloc();
+    switch (choose(4)) {
+    case 0:
+        assert_status(pmm_alloc_table(&machine.pmm, &frame), MM_OUT_OF_MEMORY);
+        break;
+    case 1:
+        assert_status(pmm_alloc_frames(&machine.pmm, 1, 0, &frame), MM_OUT_OF_MEMORY);
+        break;
+    case 2:
+        assert_status(pmm_alloc_contiguous(&machine.pmm, 1, FRAME_SIZE, PMM_NO_LIMIT, &frame),
+                      MM_OUT_OF_MEMORY);
+        break;
+    default:
+        assert_status(pmm_alloc_frame(&machine.pmm, &frame), MM_OUT_OF_MEMORY);
+        break;
+    }
+    assert_int_equal(frame, 0x1234);
+    do_alloc();
+    pmm_fault_inject(&machine.pmm, 0, 0);
+}
+
+static void do_trace(void)
+{
+    pmm_set_trace(&machine.pmm, choose(4) == 0);
 }
 
 /* ---- Wrong calls: one report each, and nothing changes ---- */
@@ -573,6 +718,11 @@ static void (*const calls[])(void) = {
     do_free_contiguous,
     do_alloc_large,
     do_free_large,
+    do_retire,
+    do_drain,
+    do_idle,
+    do_inject,
+    do_trace,
     do_reserve,
     do_release,
     do_wrong,
@@ -621,6 +771,7 @@ void pmm_model_set_up_map(pmm_model_choose chooser, const struct boot_range *lis
     frame_count = 0;
     step_number = 0;
     memset(count_of, 0, sizeof count_of);
+    memset(frames, 0, sizeof frames);
     machine_set_up_config(&machine, list, count, config);
     for (size_t i = 0; i < machine.map.count; i++)
         add_range(&machine.map.ranges[i], config->low_memory);
@@ -637,6 +788,7 @@ unsigned pmm_model_set_up(pmm_model_choose chooser)
     struct pmm_config config = {
         .low_memory = chooser(3) == 0,
         .full_harden = chooser(4) == 0,
+        .memory_is_zero = chooser(4) == 0,
         .magazine_frames = chooser(3) == 0 ? 0 : (uint64_t)4 << chooser(4),
     };
     paddr_t at = MM_MIB(1) + (chooser(2) == 0 ? 24 : 40) * FRAME_SIZE;
@@ -671,10 +823,10 @@ void pmm_model_finish(void)
     pmm_model_check();
     while (count_of[TABLE] > 0)
         do_free_table();
-    while (count_of[KEPT] > 0)
-        do_release();
     while (count_of[USED] > 0)
         do_free();
-    assert_int_equal(count_of[FREE], free_at_first);
+    while (count_of[KEPT] > 0)
+        do_release();
+    assert_true(count_of[FREE] + count_of[RETIRED] >= free_at_first);
     pmm_model_check();
 }
