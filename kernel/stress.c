@@ -31,6 +31,7 @@
 struct stress_before {
     struct pmm_stats frames;
     struct kheap_stats heap;
+    struct kvm_stats kvm;
     uint64_t tables; /* of the kernel's address space */
     uint64_t interrupts;
 };
@@ -127,8 +128,10 @@ static void stress_thread_step(struct stress_cpu *cpu)
     uint64_t choice = stress_random(&set->random, 128 + 8 * smp_cpu_count());
 
     stress_set_step(set);
-    if (choice < 4)
+    if (choice < 3)
         stress_pages_own(cpu);
+    else if (choice < 4)
+        stress_pages_block(cpu);
     else if (choice < 8)
         stress_pages_change(cpu);
     else if (choice < 9)
@@ -168,22 +171,27 @@ static void stress_note_before(void)
 
     stress_before.frames = pmm_stats(&mm->pmm);
     stress_before.heap = kheap_stats(mm->heap);
+    stress_before.kvm = kvm_stats(&mm->kvm);
     stress_before.tables = mm->kernel_space.stats.table_frames;
     stress_before.interrupts = 0;
     for (unsigned i = 0; i < smp_cpu_count(); i++)
         stress_before.interrupts += smp_cpu_stats(i).interrupts;
 }
 
-static bool stress_make_cpu(unsigned number, uint32_t block_most)
+/* In a frame of its own: a heap that is broken does not break the test. */
+static bool stress_make_cpu(unsigned number, uint32_t block_most, bool large)
 {
-    struct stress_cpu *cpu = kmalloc(sizeof(*cpu));
+    struct stress_cpu *cpu;
+    paddr_t frame;
     uint32_t small = block_most < STRESS_TIMER_BLOCK ? block_most : (uint32_t)STRESS_TIMER_BLOCK;
 
-    if (cpu == NULL)
+    _Static_assert(sizeof(*cpu) <= FRAME_SIZE, "a CPU's data is one frame");
+    if (pmm_alloc_frame(&mm_kernel()->pmm, &frame) != MM_OK)
         return false;
+    cpu = phys_to_virt(frame);
     for (unsigned i = 0; i < STRESS_CONTEXTS; i++)
         stress_set_init(&cpu->sets[i], number, (enum stress_context)i,
-                        i == STRESS_THREAD ? block_most : small);
+                        i == STRESS_THREAD ? block_most : small, large);
     stress_cpus[number] = cpu;
     return true;
 }
@@ -193,7 +201,9 @@ static bool stress_start(void)
 {
     unsigned cpus = smp_cpu_count();
     uint64_t frames = (uint64_t)cpus * (STRESS_CONTEXTS * STRESS_ITEMS_MAX + 4 * STRESS_BOX);
+    uint64_t large_frames = (uint64_t)cpus * (LARGE_PAGE_SIZE / FRAME_SIZE) * (1 + STRESS_BOX);
     uint32_t block_most;
+    bool large;
 
     stress_note_before();
     block_most = stress_block_most(cpus);
@@ -204,8 +214,9 @@ static bool stress_start(void)
                     stress_before.heap.free_bytes >> 10);
         return false;
     }
+    large = stress_before.frames.free_frames > 2 * (frames + large_frames);
     for (unsigned i = 0; i < cpus; i++) {
-        if (!stress_make_cpu(i, block_most)) {
+        if (!stress_make_cpu(i, block_most, large)) {
             stress_fail("no memory for the data of %u CPUs", cpus);
             return false;
         }
@@ -223,27 +234,44 @@ static void stress_compare(const char *what, uint64_t got, uint64_t expected)
         stress_fail("%lu %s are taken, not %lu", got, what, expected);
 }
 
-/* `held`: what the items and the common pages hold; `own_blocks`: the CPUs' data. */
-static void stress_check_counters(struct stress_holdings held, uint64_t own_blocks)
+/* What the caches of mm keep for a CPU and interrupt level, once it has used mm there: no frame of
+ * anybody's, and it stays. */
+static void stress_check_reserved(uint64_t reserved)
+{
+    uint64_t before = stress_before.frames.reserved_frames;
+    uint64_t caches = (uint64_t)smp_cpu_count() * MM_PORT_LEVELS;
+
+    if (reserved < before || reserved > before + caches)
+        stress_fail("%lu frames are reserved, not %lu, with at most %lu for caches", reserved,
+                    before, caches);
+}
+
+/* `held`: what the items, the common pages and the CPUs' data hold. What the heap and the address windows
+ * have taken for themselves counts with what they had before. */
+static void stress_check_counters(struct stress_holdings held)
 {
     struct mm *mm = mm_kernel();
     struct pmm_stats frames = pmm_stats(&mm->pmm);
     struct kheap_stats heap = kheap_stats(mm->heap);
+    struct kvm_stats kvm = kvm_stats(&mm->kvm);
     const struct pmm_stats *before = &stress_before.frames;
+    uint64_t own =
+        heap.frames - stress_before.heap.frames + kvm.node_frames - stress_before.kvm.node_frames;
 
     stress_compare("frames", frames.used_frames - frames.table_frames,
-                   before->used_frames - before->table_frames + held.frames);
+                   before->used_frames - before->table_frames + held.frames + own);
     stress_compare("page tables", frames.table_frames - before->table_frames,
                    mm->kernel_space.stats.table_frames - stress_before.tables);
-    stress_compare("heap blocks", heap.used_blocks,
-                   stress_before.heap.used_blocks + held.blocks + own_blocks);
+    stress_check_reserved(frames.reserved_frames);
+    stress_compare("kernel blocks", kvm.blocks, stress_before.kvm.blocks);
+    stress_compare("heap blocks", heap.used_blocks, stress_before.heap.used_blocks + held.blocks);
     stress_compare("failed allocations", heap.failed_allocations,
                    stress_before.heap.failed_allocations);
 }
 
 static void stress_check(void)
 {
-    struct stress_holdings held = { .frames = stress_pages_frames() };
+    struct stress_holdings held = { .frames = stress_pages_frames() + smp_cpu_count() };
 
     for (unsigned i = 0; i < smp_cpu_count(); i++)
         stress_check_cpu(stress_cpus[i], &held);
@@ -251,7 +279,7 @@ static void stress_check(void)
         stress_fail("the frames' bitmaps and counters differ");
     if (!kheap_verify(mm_kernel()->heap))
         stress_fail("the heap's blocks and counters differ");
-    stress_check_counters(held, smp_cpu_count());
+    stress_check_counters(held);
 }
 
 /* Everything is as before, to the last frame and byte. */
@@ -259,7 +287,7 @@ static void stress_check_end(void)
 {
     struct mm *mm = mm_kernel();
 
-    stress_check_counters((struct stress_holdings){ 0, 0 }, 0);
+    stress_check_counters((struct stress_holdings){ 0, 0 });
     stress_compare("page tables in the end", mm->kernel_space.stats.table_frames,
                    stress_before.tables);
     stress_compare("bytes of heap blocks in the end", kheap_stats(mm->heap).used_bytes,
@@ -354,7 +382,7 @@ static void stress_end(void)
     for (unsigned i = 0; i < smp_cpu_count() && !stress_has_failed(); i++)
         stress_release_cpu(stress_cpus[i]);
     for (unsigned i = 0; i < smp_cpu_count() && !stress_has_failed(); i++)
-        kfree(stress_cpus[i]);
+        pmm_free_frame(&mm_kernel()->pmm, virt_to_phys(stress_cpus[i]));
     if (!stress_has_failed())
         stress_check_end();
 }

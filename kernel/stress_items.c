@@ -16,12 +16,15 @@
 #include "kernel/smp.h"
 #include "kernel/stress_parts.h"
 
-#define STRESS_LINE       64u
-#define STRESS_MARK       32u /* a mark's place in its line */
-#define STRESS_ALL_BYTES  ((uint64_t)0xfffffff)
-#define STRESS_FRAME_BIT  ((uint64_t)1 << 62)
-#define STRESS_TRANSIT    ((uint64_t)1 << 63)
-#define STRESS_CALL_ITEMS 4u
+#define STRESS_LINE         64u
+#define STRESS_MARK         32u /* a mark's place in its line */
+#define STRESS_ALL_BYTES    ((uint64_t)0xfffffff)
+#define STRESS_FRAME_BIT    ((uint64_t)1 << 62)
+#define STRESS_TRANSIT      ((uint64_t)1 << 63)
+#define STRESS_CALL_ITEMS   4u
+#define STRESS_ONE_IN       8u /* calls of a kind: in the other way */
+#define STRESS_BULK         8u /* frames with one call, at most */
+#define STRESS_LARGE_ONE_IN 128u
 
 struct stress_stamp {
     uint64_t address;
@@ -164,38 +167,117 @@ static bool stress_check_zero(const struct stress_item *item)
 
 /* ---- Items ---- */
 
-static bool stress_alloc(struct stress_set *set, struct stress_item *item)
+/* One at a time in a set, where the machine has room for that (stress.c). */
+static bool stress_may_take_large(const struct stress_set *set)
+{
+    if (!set->may_take_large)
+        return false;
+    for (uint32_t i = 0; i < set->count; i++)
+        if (set->items[i].bytes == LARGE_PAGE_SIZE)
+            return false;
+    return true;
+}
+
+static MM_COLD void stress_fail_for_lack(const struct stress_set *set, const char *what)
+{
+    stress_fail("CPU %u (%s): no %s, although there must be", set->cpu,
+                stress_context_names[set->context], what);
+}
+
+/* A frame; one in STRESS_ONE_IN with any content. */
+static bool stress_alloc_frame(struct stress_set *set, struct stress_item *item)
+{
+    unsigned flags = stress_random(&set->random, STRESS_ONE_IN) == 0 ? PMM_NOZERO : 0;
+    paddr_t frame;
+
+    if (pmm_alloc_frame_flags(&mm_kernel()->pmm, flags, &frame) != MM_OK) {
+        stress_fail_for_lack(set, "frame");
+        return false;
+    }
+    *item = (struct stress_item){ .memory = phys_to_virt(frame),
+                                  .bytes = (uint32_t)FRAME_SIZE,
+                                  .is_frame = true,
+                                  .any_content = flags != 0 };
+    return true;
+}
+
+/* 2 MiB, of which there may be none: then nothing is wrong. */
+static bool stress_alloc_large(struct stress_item *item)
 {
     paddr_t frame;
 
-    item->is_frame = stress_random(&set->random, 2) == 0;
-    if (item->is_frame) {
-        mm_status_t status = pmm_alloc_frame(&mm_kernel()->pmm, &frame);
+    if (pmm_alloc_large(&mm_kernel()->pmm, 0, &frame) != MM_OK)
+        return false;
+    *item = (struct stress_item){ .memory = phys_to_virt(frame),
+                                  .bytes = (uint32_t)LARGE_PAGE_SIZE,
+                                  .is_frame = true };
+    return true;
+}
 
-        item->bytes = (uint32_t)FRAME_SIZE;
-        item->memory = status == MM_OK ? phys_to_virt(frame) : NULL;
-    } else {
-        uint64_t orders = stress_random(&set->random, 16);
-        uint64_t most = set->block_bytes_max >> orders; /* small ones more often than large ones */
+/* Small ones more often than large ones. */
+static uint32_t stress_choose_bytes(struct stress_set *set)
+{
+    uint64_t most = set->block_bytes_max >> stress_random(&set->random, 16);
 
-        if (most < STRESS_LINE)
-            most = STRESS_LINE;
-        item->bytes = (uint32_t)(STRESS_BLOCK_LEAST +
-                                 stress_random(&set->random, most - STRESS_BLOCK_LEAST + 1));
+    if (most < STRESS_LINE)
+        most = STRESS_LINE;
+    return (uint32_t)(STRESS_BLOCK_LEAST +
+                      stress_random(&set->random, most - STRESS_BLOCK_LEAST + 1));
+}
+
+static bool stress_alloc_block(struct stress_set *set, struct stress_item *item)
+{
+    uint64_t way = stress_random(&set->random, STRESS_ONE_IN);
+    size_t align = (size_t)STRESS_LINE << stress_random(&set->random, 4);
+
+    *item = (struct stress_item){ .bytes = stress_choose_bytes(set), .any_content = way == 0 };
+    if (way == 0)
+        item->memory = kmalloc_nozero(item->bytes);
+    else if (way == 1 && align <= set->block_bytes_max)
+        item->memory = kmalloc_aligned(item->bytes, align);
+    else
         item->memory = kmalloc(item->bytes);
-    }
     if (item->memory == NULL)
-        stress_fail("CPU %u (%s): no %s, although there must be", set->cpu,
-                    stress_context_names[set->context], item->is_frame ? "frame" : "block");
+        stress_fail_for_lack(set, "block");
+    else if (way == 1 && align <= set->block_bytes_max && (uint64_t)item->memory % align != 0)
+        stress_fail("CPU %u: block at 0x%lx is not aligned to %lu", set->cpu,
+                    (uint64_t)item->memory, align);
     return item->memory != NULL;
 }
 
-static void stress_free(void *memory, bool is_frame)
+/* 2 MiB from threads only, of which few CPUs hold more than one: other items need room too. */
+static bool stress_alloc(struct stress_set *set, struct stress_item *item)
 {
-    if (is_frame)
-        pmm_free_frame(&mm_kernel()->pmm, virt_to_phys(memory));
+    uint64_t way = stress_random(&set->random, 2 * STRESS_LARGE_ONE_IN);
+
+    if (way == 0 && set->context == STRESS_THREAD && stress_may_take_large(set))
+        return stress_alloc_large(item);
+    return way % 2 == 0 ? stress_alloc_frame(set, item) : stress_alloc_block(set, item);
+}
+
+static void stress_free_frame(struct stress_set *set, const struct stress_item *item)
+{
+    struct pmm *pmm = &mm_kernel()->pmm;
+    paddr_t frame = virt_to_phys(item->memory);
+
+    if (item->bytes == LARGE_PAGE_SIZE) {
+        pmm_free_large(pmm, frame);
+    } else if (stress_random(&set->random, STRESS_ONE_IN) == 0) {
+        memset(item->memory, 0, FRAME_SIZE);
+        pmm_free_zeroed_frame(pmm, frame);
+    } else {
+        pmm_free_frame(pmm, frame);
+    }
+}
+
+static void stress_free(struct stress_set *set, const struct stress_item *item)
+{
+    if (item->is_frame)
+        stress_free_frame(set, item);
+    else if (stress_random(&set->random, STRESS_ONE_IN) == 0)
+        kfree_sized(item->memory, item->bytes);
     else
-        kfree(memory);
+        kfree(item->memory);
 }
 
 static void stress_keep(struct stress_set *set, struct stress_item item)
@@ -209,8 +291,32 @@ static void stress_take(struct stress_set *set)
 {
     struct stress_item item;
 
-    if (stress_alloc(set, &item) && stress_check_zero(&item))
+    if (stress_alloc(set, &item) && (item.any_content || stress_check_zero(&item)))
         stress_keep(set, item);
+}
+
+/* Several frames with one call: all or none, and there must be. */
+static void stress_take_many(struct stress_set *set)
+{
+    uint64_t count = 1 + stress_random(&set->random, STRESS_BULK);
+    paddr_t frames[STRESS_BULK];
+
+    if (count > set->capacity - set->count)
+        count = set->capacity - set->count;
+    if (count == 0)
+        return;
+    if (pmm_alloc_frames(&mm_kernel()->pmm, count, 0, frames) != MM_OK) {
+        stress_fail_for_lack(set, "frames");
+        return;
+    }
+    for (uint64_t i = 0; i < count; i++) {
+        struct stress_item item = { .memory = phys_to_virt(frames[i]),
+                                    .bytes = (uint32_t)FRAME_SIZE,
+                                    .is_frame = true };
+
+        if (stress_check_zero(&item))
+            stress_keep(set, item);
+    }
 }
 
 /* Takes one of the items out of the set, if its stamp is right. */
@@ -230,7 +336,70 @@ static void stress_give_back(struct stress_set *set)
     struct stress_item item;
 
     if (stress_pick(set, &item))
-        stress_free(item.memory, item.is_frame);
+        stress_free(set, &item);
+}
+
+/* Frames of the set, whoever took them and how, with one call. */
+static void stress_give_back_many(struct stress_set *set)
+{
+    paddr_t frames[STRESS_BULK];
+    uint64_t count = 0;
+
+    for (uint32_t i = set->count; i > 0 && count < STRESS_BULK; i--) {
+        struct stress_item item = set->items[i - 1];
+
+        if (!item.is_frame || item.bytes != FRAME_SIZE)
+            continue;
+        if (!stress_verify(item.memory, stress_state(set, &item), item.sequence))
+            return;
+        set->items[i - 1] = set->items[--set->count];
+        frames[count++] = virt_to_phys(item.memory);
+    }
+    if (count > 0)
+        pmm_free_frames(&mm_kernel()->pmm, frames, count);
+}
+
+/* What krealloc() keeps is the old content, up to the smaller size, and zeroes behind it. */
+static bool stress_check_resized(const struct stress_item *before, const struct stress_item *after)
+{
+    uint32_t kept = before->bytes < after->bytes ? before->bytes : after->bytes;
+    const uint8_t *bytes = after->memory;
+    uint64_t check = ((const struct stress_stamp *)after->memory)->check;
+
+    for (uint32_t at = STRESS_MARK; at + 8 <= kept; at += STRESS_LINE) {
+        if (*(const volatile uint64_t *)(bytes + at) != stress_mark_of(check, at)) {
+            stress_fail("block at 0x%lx, resized from %u to %u bytes, has lost byte %u",
+                        (uint64_t)after->memory, before->bytes, after->bytes, at);
+            return false;
+        }
+    }
+    for (uint32_t at = before->bytes; at < after->bytes; at++) {
+        if (bytes[at] != 0) {
+            stress_fail("block at 0x%lx, resized from %u to %u bytes, is not zero at byte %u",
+                        (uint64_t)after->memory, before->bytes, after->bytes, at);
+            return false;
+        }
+    }
+    return true;
+}
+
+static void stress_resize(struct stress_set *set)
+{
+    struct stress_item item, resized;
+
+    if (!stress_pick(set, &item))
+        return;
+    if (item.is_frame) {
+        stress_keep(set, item);
+        return;
+    }
+    resized = item;
+    resized.bytes = stress_choose_bytes(set);
+    resized.memory = krealloc(item.memory, resized.bytes);
+    if (resized.memory == NULL)
+        stress_fail_for_lack(set, "block to resize into");
+    else if (stress_check_resized(&item, &resized))
+        stress_keep(set, resized);
 }
 
 /* ---- From CPU to CPU ---- */
@@ -280,13 +449,13 @@ static void stress_receive(struct stress_set *set)
     if (set->count < set->capacity)
         stress_keep(set, item);
     else
-        stress_free(item.memory, item.is_frame);
+        stress_free(set, &item);
 }
 
 /* ---- Sets ---- */
 
 void stress_set_init(struct stress_set *set, unsigned cpu, enum stress_context context,
-                     uint32_t block_bytes_max)
+                     uint32_t block_bytes_max, bool may_take_large)
 {
     static const uint32_t capacities[STRESS_CONTEXTS] = { STRESS_ITEMS_MAX, STRESS_ITEMS_MAX / 2,
                                                           STRESS_CALL_ITEMS };
@@ -298,6 +467,22 @@ void stress_set_init(struct stress_set *set, unsigned cpu, enum stress_context c
     set->context = context;
     set->capacity = capacities[context];
     set->block_bytes_max = block_bytes_max;
+    set->may_take_large = may_take_large;
+}
+
+static void stress_step_rare(struct stress_set *set)
+{
+    switch (stress_random(&set->random, 4)) {
+    case 0:
+        stress_take_many(set);
+        return;
+    case 1:
+        stress_give_back_many(set);
+        return;
+    default:
+        stress_resize(set);
+        return;
+    }
 }
 
 void stress_set_step(struct stress_set *set)
@@ -307,6 +492,8 @@ void stress_set_step(struct stress_set *set)
     set->operations++;
     if (choice < 2)
         stress_receive(set);
+    else if (choice == 15 && set->count > 0)
+        stress_step_rare(set);
     else if (set->count == 0 || (choice < 9 && set->count < set->capacity))
         stress_take(set);
     else if (choice < 13)
@@ -315,10 +502,10 @@ void stress_set_step(struct stress_set *set)
         stress_pass_on(set);
 }
 
-static void stress_count(struct stress_holdings *sum, bool is_frame)
+static void stress_count(struct stress_holdings *sum, const struct stress_item *item)
 {
-    if (is_frame)
-        sum->frames++;
+    if (item->is_frame)
+        sum->frames += item->bytes / FRAME_SIZE;
     else
         sum->blocks++;
 }
@@ -333,14 +520,14 @@ void stress_check_cpu(const struct stress_cpu *cpu, struct stress_holdings *sum)
         for (uint32_t i = 0; i < set->count; i++) {
             (void)stress_verify(set->items[i].memory, stress_state(set, &set->items[i]),
                                 set->items[i].sequence);
-            stress_count(sum, set->items[i].is_frame);
+            stress_count(sum, &set->items[i]);
         }
     }
     for (unsigned i = 0; i < STRESS_BOX; i++) {
         if (cpu->box[i] == NULL)
             continue;
         (void)stress_open(cpu->box[i], cpu->sets[0].cpu, &item);
-        stress_count(sum, item.is_frame);
+        stress_count(sum, &item);
     }
 }
 
@@ -352,11 +539,11 @@ void stress_release_cpu(struct stress_cpu *cpu)
         struct stress_set *set = &cpu->sets[context];
 
         while (set->count > 0 && stress_pick(set, &item))
-            stress_free(item.memory, item.is_frame);
+            stress_free(set, &item);
     }
     for (unsigned i = 0; i < STRESS_BOX; i++) {
         if (cpu->box[i] != NULL && stress_open(cpu->box[i], cpu->sets[0].cpu, &item))
-            stress_free(item.memory, item.is_frame);
+            stress_free(&cpu->sets[STRESS_THREAD], &item);
         cpu->box[i] = NULL;
     }
 }

@@ -152,6 +152,43 @@ void stress_pages_read(struct stress_set *set)
     __atomic_fetch_sub(&page->readers, 1, __ATOMIC_SEQ_CST);
 }
 
+/* ---- Blocks of kvm_alloc() ---- */
+
+/* Zeroes at first; every page keeps what is written. */
+static bool stress_block_look(vaddr_t block, uint64_t pages, uint64_t value)
+{
+    for (uint64_t i = 0; i < pages; i++) {
+        if (*stress_word(block + i * PAGE_SIZE) != 0) {
+            stress_fail("CPU %u: page %lu of block 0x%lx is not zero", smp_cpu_number(), i, block);
+            return false;
+        }
+        *stress_word(block + i * PAGE_SIZE) = value + i;
+    }
+    for (uint64_t i = 0; i < pages; i++) {
+        if (*stress_word(block + i * PAGE_SIZE) != value + i) {
+            stress_fail("CPU %u: page %lu of block 0x%lx is overwritten", smp_cpu_number(), i,
+                        block);
+            return false;
+        }
+    }
+    return true;
+}
+
+void stress_pages_block(struct stress_cpu *cpu)
+{
+    struct stress_set *set = &cpu->sets[STRESS_THREAD];
+    uint64_t pages = 1 + stress_random(&set->random, STRESS_OWN_PAGES);
+    uint64_t value = stress_mix(set->random) | 1;
+    vaddr_t block = 0;
+
+    if (!stress_expect(kvm_alloc(&mm_kernel()->kvm, pages * PAGE_SIZE, 0, &block), MM_OK, "a block",
+                       0) ||
+        !stress_block_look(block, pages, value))
+        return;
+    kvm_free(&mm_kernel()->kvm, block);
+    cpu->mappings++;
+}
+
 /* ---- A CPU's own pages ---- */
 
 /* Writes through the pages and looks from the other side, page by page. */

@@ -27,8 +27,9 @@ enum stress_context {
 struct stress_item {
     void *memory;
     uint64_t sequence; /* of its stamp */
-    uint32_t bytes;
+    uint32_t bytes;    /* a frame's: 4 KiB or 2 MiB; a block's: as asked for */
     bool is_frame;
+    bool any_content; /* it need not be zero when it is handed out */
 };
 
 struct stress_set {
@@ -39,6 +40,7 @@ struct stress_set {
     uint32_t cpu;
     enum stress_context context;
     uint32_t block_bytes_max;
+    bool may_take_large; /* frames of 2 MiB */
     uint32_t capacity;
     uint32_t count;
     struct stress_item items[STRESS_ITEMS_MAX];
@@ -65,9 +67,9 @@ uint64_t stress_random(uint64_t *state, uint64_t below);
 uint64_t stress_mix(uint64_t value);
 
 void stress_set_init(struct stress_set *set, unsigned cpu, enum stress_context context,
-                     uint32_t block_bytes_max);
+                     uint32_t block_bytes_max, bool may_take_large);
 
-/* One step: take an item, give one back, pass one on, or receive one. */
+/* One step: take items, give some back, resize one, pass one on, or receive one. */
 void stress_set_step(struct stress_set *set);
 
 struct stress_holdings {
@@ -95,6 +97,9 @@ uint64_t stress_pages_frames(void);
 
 /* Maps pages of the CPU's own, looks through them, and unmaps them. */
 void stress_pages_own(struct stress_cpu *cpu);
+
+/* Takes a block of kvm_alloc(), looks through it, and gives it back. */
+void stress_pages_block(struct stress_cpu *cpu);
 
 /* Gives one of the common pages another frame. */
 void stress_pages_change(struct stress_cpu *cpu);
