@@ -10,6 +10,7 @@
  *   barrier-left-out       the same without the call: stores are missed where CPUs run at the same time,
  *                          so this one fails there
  *   demand                 pages that are mapped when they are touched (cpu_test_demand.c)
+ *   idle                   CPUs without work clear frames, and stop when they are told to
  *   nested-interrupts      a call inside a timer handler inside a thread, on each CPU: each in a
  *                          slot of its own, and allocating
  *
@@ -346,6 +347,36 @@ static void cpu_test_nested(void)
         nested_test_run(1);
 }
 
+/* ---- Idle work ---- */
+
+static bool idle_test_work(void)
+{
+    return pmm_idle_work(&mm_kernel()->pmm);
+}
+
+/* Frames that CPUs without work have cleared are there before anybody asks, and none goes on afterwards. */
+static void cpu_test_idle(void)
+{
+    struct pmm *pmm = &mm_kernel()->pmm;
+    struct patience patience = patience_of_ms(CPU_TEST_MS);
+    struct pmm_stats before, after;
+
+    pmm_drain(pmm); /* what was cleared before this */
+    before = pmm_stats(pmm);
+    (void)smp_set_idle_function(idle_test_work);
+    while (pmm_stats(pmm).zeroed_frames <= before.zeroed_frames && patience_lasts(&patience)) {
+    }
+    (void)smp_set_idle_function(NULL);
+    after = pmm_stats(pmm);
+    if (after.zeroed_frames <= before.zeroed_frames)
+        cpu_test_fail("%lu zeroed frames are known after %u seconds, %lu before",
+                      after.zeroed_frames, CPU_TEST_MS / 1000, before.zeroed_frames);
+    if (after.used_frames != before.used_frames)
+        cpu_test_fail("%lu frames are used, not %lu", after.used_frames, before.used_frames);
+    if (!pmm_verify(pmm))
+        cpu_test_fail("the frames' bitmaps and counters differ");
+}
+
 /* ---- By name ---- */
 
 static const struct {
@@ -360,6 +391,7 @@ static const struct {
     { "barrier-left-out", cpu_test_barrier_left_out,
       "found every store of each other although nobody asked for it: they take turns" },
     { "demand", cpu_test_demand, "touched pages that came when they were touched" },
+    { "idle", cpu_test_idle, "had frames cleared while they had no work" },
     { "nested-interrupts", cpu_test_nested, "allocated at levels 0, 1 and 2, each in its slot" },
 };
 
@@ -380,11 +412,15 @@ static _Noreturn void cpu_test_reject(const struct mm_cmdline_word *word)
 
 static bool cpu_test_one(size_t index)
 {
+    smp_idle_function idle;
+
     if (smp_cpu_count() < 2) {
         console_print("ERROR: mello.test=%s needs two CPUs", cpu_tests[index].name);
         power_end(POWER_PANIC);
     }
+    idle = smp_set_idle_function(NULL);
     cpu_tests[index].run();
+    (void)smp_set_idle_function(idle);
     if (cpu_test_has_failed())
         mm_log_at(MM_LOG_ERROR, "✗ %s: %s", cpu_tests[index].name, cpu_test_text);
     else

@@ -34,6 +34,12 @@
 
 _Noreturn void kmain(vaddr_t loader_stack);
 
+/* Frames are cleared while nobody needs them. */
+static bool main_idle(void)
+{
+    return pmm_idle_work(&mm_kernel()->pmm);
+}
+
 /* A machine without a screen is none the worse. */
 static MM_INIT void main_start_screen(void)
 {
@@ -86,6 +92,7 @@ _Noreturn void kmain(vaddr_t loader_stack)
         power_end(POWER_TEST_FAILED);
     smp_start(options.smp);
     boot_end(options.fill_loader); /* what only the boot needed comes back */
+    (void)smp_set_idle_function(main_idle);
     if (options.has_test && !cpu_test_run(&options.test))
         power_end(POWER_TEST_FAILED);
     if (!stress_run(mm_kernel()->options.stress_seconds))

@@ -34,6 +34,7 @@ struct smp_info smp_facts = { .listed = 1, .running = 1, .ids = "0" };
 static struct smp_job smp_thread_job, smp_handler_job;
 static uint32_t smp_handler_job_taken; /* 1: somebody is calling smp_interrupt_others() */
 static void (*smp_timer_function)(void);
+static smp_idle_function smp_idle;
 static uint32_t smp_stopper = SMP_NOBODY;          /* the CPU that has stopped the others */
 static uint32_t smp_stopped;                       /* CPUs that stand still for it */
 static uint8_t smp_stands_still[MM_PORT_MAX_CPUS]; /* 1: counted in smp_stopped */
@@ -149,11 +150,40 @@ void smp_call_all(void (*function)(void *argument), void *argument)
     smp_job_wait(&smp_thread_job);
 }
 
+/* ---- Without work ---- */
+
+/* As with the timer's function: raised before the function is read. A job that comes waits for one bit of
+ * work at most. */
+static void smp_work_idly(struct percpu *cpu)
+{
+    __atomic_store_n(&cpu->in_idle, 1, __ATOMIC_SEQ_CST);
+    for (unsigned i = 0; i < SMP_IDLE_UNITS; i++) {
+        smp_idle_function function = __atomic_load_n(&smp_idle, __ATOMIC_SEQ_CST);
+
+        if (function == NULL || smp_job_is_new(&smp_thread_job, cpu->call_done) || !function())
+            break;
+    }
+    __atomic_store_n(&cpu->in_idle, 0, __ATOMIC_RELEASE);
+}
+
+smp_idle_function smp_set_idle_function(smp_idle_function function)
+{
+    smp_idle_function before = __atomic_exchange_n(&smp_idle, function, __ATOMIC_SEQ_CST);
+
+    for (unsigned number = 0; number < smp_facts.running; number++) {
+        while (__atomic_load_n(&percpu_table[number].in_idle, __ATOMIC_SEQ_CST) != 0)
+            smp_serve_and_pause();
+    }
+    return before;
+}
+
 _Noreturn void smp_wait_for_work(void)
 {
     struct percpu *cpu = percpu_this();
 
     for (;;) {
+        cpu_interrupts_on();
+        smp_work_idly(cpu);
         cpu_interrupts_off();
         if (smp_job_is_new(&smp_thread_job, cpu->call_done))
             smp_run_thread_job(cpu);

@@ -83,6 +83,15 @@ void smp_interrupt_others(void (*function)(void *argument), void *argument);
  *   Context:  a thread of control, interrupts on; not from a timer function. */
 void smp_set_timer_function(void (*function)(void));
 
+/* What a CPU without work does before it halts, and again at each interrupt: a bit of work at a time, as
+ * long as it returns true, at most SMP_IDLE_UNITS times. NULL: nothing, as at first. When this returns,
+ * no CPU is inside the function set before. Runs as a thread, interrupts on.
+ *   Returns:  the function set before.
+ *   Context:  a thread of control; not from such a function. */
+#define SMP_IDLE_UNITS 16u
+typedef bool (*smp_idle_function)(void);
+smp_idle_function smp_set_idle_function(smp_idle_function function);
+
 /* ---- End ---- */
 
 /* Stops every other CPU by an NMI and waits (briefly) until they stand, so that a report stays

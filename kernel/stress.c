@@ -391,9 +391,11 @@ bool stress_run(uint32_t seconds)
 {
     struct stress_sums sums = { 0 };
     unsigned rounds = 0;
+    smp_idle_function idle;
 
     if (seconds == 0)
         return true;
+    idle = smp_set_idle_function(NULL); /* nobody else uses mm */
     if (stress_start()) {
         rounds = stress_run_rounds(seconds);
         stress_check_work();
@@ -401,6 +403,7 @@ bool stress_run(uint32_t seconds)
         if (!stress_has_failed())
             stress_end();
     }
+    (void)smp_set_idle_function(idle);
     stress_report(sums, rounds);
     return !stress_has_failed();
 }

@@ -27,6 +27,7 @@ struct percpu {
     uint32_t in_call;     /* 1: inside a function of smp_call_all() */
     uint32_t call_done;   /* the last smp_call_all() that this CPU has answered */
     uint32_t signal_done; /* the last smp_interrupt_others() likewise */
+    uint32_t in_idle;     /* 1: inside the idle function; others read it */
     uint64_t stack_top;   /* of its thread of control */
     uint64_t trap_stack_tops[GDT_IST_COUNT];
     struct gdt gdt;
