@@ -26,6 +26,7 @@ static void usage(FILE *file)
                   "  --rounds N         measure each subject N times (default 21, quick 7)\n"
                   "  --suite NAME       the same as NAME alone; may be repeated\n"
                   "  --workload TEXT    only workloads with TEXT in their name\n"
+                  "  --subject NAME     only this one, for a profiler\n"
                   "  --json FILE        write rows and goals there\n"
                   "  --plots FOLDER     write SVG plots there (needs gnuplot)\n"
                   "  --docs FILE        put the tables between the marks of that Markdown file\n"
@@ -120,6 +121,8 @@ static void read_options(struct bench *bench, struct options *options, char **ar
             add_suite(options, value);
         else if ((value = option_value("--workload", arguments, &i)) != NULL)
             bench->workload = value;
+        else if ((value = option_value("--subject", arguments, &i)) != NULL)
+            bench->subject = value;
         else if ((value = option_value("--json", arguments, &i)) != NULL)
             options->json = value;
         else if ((value = option_value("--plots", arguments, &i)) != NULL)

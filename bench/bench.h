@@ -38,6 +38,9 @@ unsigned bench_rounds(const struct bench *bench);
  * name). Says on standard error that this one begins. */
 bool bench_wants(struct bench *bench, const char *workload);
 
+/* False if the user asked for other subjects only (--subject NAME). */
+bool bench_wants_subject(const struct bench *bench, const char *subject);
+
 /* Makes numbers differ by size: one of three. */
 static inline uint64_t bench_pick(const struct bench *bench, uint64_t tiny, uint64_t quick,
                                   uint64_t full)

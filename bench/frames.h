@@ -83,7 +83,8 @@ void frames_end(struct frames_run *run);
 _Noreturn void frames_die(const struct frames_run *run, const char *what);
 
 #define FRAMES_SUBJECTS 6u
-extern const struct frames_subject *const frames_subjects[FRAMES_SUBJECTS];
+extern const struct frames_subject *frames_subjects[FRAMES_SUBJECTS]; /* those that are measured */
+extern unsigned frames_count;
 
 /* Each measures its workloads with all subjects in turn. */
 void frames_measure_hot(struct bench *bench, struct frames_run *runs);

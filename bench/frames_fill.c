@@ -69,7 +69,7 @@ void frames_measure_fill(struct bench *bench, struct frames_run *runs)
         return;
     uint64_t *frames = bench_memory(bytes);
     for (unsigned round = 0; round < rounds; round++)
-        for (unsigned i = 0; i < FRAMES_SUBJECTS; i++)
+        for (unsigned i = 0; i < frames_count; i++)
             one_round(bench, &runs[i], frames, round + 1);
     bench_release(frames, bytes);
 }

@@ -103,14 +103,14 @@ void frames_measure_full(struct bench *bench, struct frames_run *runs)
 
     if (!bench_wants(bench, "full90"))
         return;
-    for (unsigned i = 0; i < FRAMES_SUBJECTS; i++)
+    for (unsigned i = 0; i < frames_count; i++)
         take_part(&runs[i], &taken[i], 90);
     for (unsigned round = 0; round < 3 * bench_rounds(bench); round++) {
-        for (unsigned i = 0; i < FRAMES_SUBJECTS; i++)
+        for (unsigned i = 0; i < frames_count; i++)
             full_round(bench, &runs[i], &taken[i], round, &frames_latency[i]);
         bench_histogram_floor(&frames_timer, (unsigned)bench_pick(bench, 100, 16000, 32000));
     }
-    for (unsigned i = 0; i < FRAMES_SUBJECTS; i++) {
+    for (unsigned i = 0; i < frames_count; i++) {
         bench_latency_fields(bench_row(bench, "full90", runs[i].subject->name, 1, "ns"),
                              &frames_latency[i]);
         give_all(&runs[i], &taken[i]);
@@ -196,10 +196,10 @@ static void fail_large(struct bench *bench, const struct frames_run *run)
 
 void frames_measure_fail(struct bench *bench, struct frames_run *runs)
 {
-    for (unsigned i = 0; bench_wants(bench, "last_free") && i < FRAMES_SUBJECTS; i++)
+    for (unsigned i = 0; bench_wants(bench, "last_free") && i < frames_count; i++)
         last_free_rounds(bench, &runs[i]);
-    for (unsigned i = 0; bench_wants(bench, "fail_request") && i < FRAMES_SUBJECTS; i++)
+    for (unsigned i = 0; bench_wants(bench, "fail_request") && i < frames_count; i++)
         fail_full(bench, &runs[i]);
-    for (unsigned i = 0; bench_wants(bench, "fail_request_2m") && i < FRAMES_SUBJECTS; i++)
+    for (unsigned i = 0; bench_wants(bench, "fail_request_2m") && i < frames_count; i++)
         fail_large(bench, &runs[i]);
 }

@@ -91,7 +91,7 @@ static void pair_rounds(struct bench *bench, struct frames_run *runs, const char
     if (!bench_wants(bench, workload))
         return;
     for (unsigned round = 0; round < 5 * bench_rounds(bench); round++)
-        for (unsigned i = 0; i < FRAMES_SUBJECTS; i++)
+        for (unsigned i = 0; i < frames_count; i++)
             bench_sample(bench_row(bench, workload, runs[i].subject->name, 1, "ns"),
                          measure_pairs(&runs[i], flags, runs[i].subject->put, pairs));
 }
@@ -116,7 +116,7 @@ static void known_zero_rounds(struct bench *bench, struct frames_run *runs, uint
     if (!bench_wants(bench, "pair_known_zero"))
         return;
     for (unsigned round = 0; round < 5 * bench_rounds(bench); round++) {
-        for (unsigned i = 0; i < FRAMES_SUBJECTS; i++) {
+        for (unsigned i = 0; i < frames_count; i++) {
             const struct frames_subject *subject = runs[i].subject;
             uint64_t frame;
 
@@ -137,7 +137,7 @@ static void batch_rounds(struct bench *bench, struct frames_run *runs, uint64_t 
     if (!bench_wants(bench, "batch512"))
         return;
     for (unsigned round = 0; round < 5 * bench_rounds(bench); round++) {
-        for (unsigned i = 0; i < FRAMES_SUBJECTS; i++) {
+        for (unsigned i = 0; i < frames_count; i++) {
             bench_sample(bench_row(bench, "batch512", runs[i].subject->name, 1, "ns"),
                          measure_batch(&runs[i], batches));
             if (runs[i].subject->get_many != NULL)
@@ -169,13 +169,13 @@ void frames_measure_hot(struct bench *bench, struct frames_run *runs)
 {
     uint64_t pairs = bench_pick(bench, 100, 20000, 50000);
 
-    for (unsigned i = 0; i < FRAMES_SUBJECTS; i++)
+    for (unsigned i = 0; i < frames_count; i++)
         settle(&runs[i], true);
     pair_rounds(bench, runs, "pair_hot", FRAMES_NOZERO, pairs);
     pair_rounds(bench, runs, "pair_hot_zeroed", 0, pairs / 8);
     zeroing_limits(bench, pairs / 8);
     known_zero_rounds(bench, runs, pairs / 4);
     batch_rounds(bench, runs, bench_pick(bench, 1, 40, 100));
-    for (unsigned i = 0; i < FRAMES_SUBJECTS; i++)
+    for (unsigned i = 0; i < frames_count; i++)
         settle(&runs[i], false);
 }

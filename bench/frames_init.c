@@ -57,7 +57,7 @@ static void metadata_rows(struct bench *bench)
 
     if (!bench_wants(bench, workload))
         return;
-    for (unsigned i = 0; i < FRAMES_SUBJECTS; i++) {
+    for (unsigned i = 0; i < frames_count; i++) {
         const struct frames_subject *subject = frames_subjects[i];
         double kib = (double)subject->metadata_bytes(MM_GIB(16)) / 1024 / 16;
 
@@ -72,7 +72,7 @@ void frames_measure_init(struct bench *bench)
         if (!bench_wants(bench, sizes[i].workload) ||
             (bench_size(bench) == BENCH_TINY && sizes[i].bytes > MM_GIB(16)))
             continue;
-        for (unsigned j = 0; j < FRAMES_SUBJECTS; j++)
+        for (unsigned j = 0; j < frames_count; j++)
             if (sizes[i].bytes <= frames_subjects[j]->most_bytes &&
                 !frames_subjects[j]->touches_memory)
                 measure_size(bench, frames_subjects[j], sizes[i].workload, sizes[i].bytes);

@@ -200,7 +200,7 @@ void frames_measure_large(struct bench *bench)
     uint64_t whole = bench_pick(bench, MM_MIB(256), MM_GIB(16), MM_GIB(16));
     unsigned count = 0;
 
-    for (unsigned i = 0; i < FRAMES_SUBJECTS; i++)
+    for (unsigned i = 0; i < frames_count; i++)
         if (frames_subjects[i]->get_large != NULL)
             frames_begin(&runs[count++], frames_subjects[i], whole);
     if (bench_wants(bench, "pair_2m"))

@@ -57,5 +57,6 @@ const struct frames_subject frames_mello = {
     .put_large = (void (*)(void *, uint64_t))AS_IS(pmm_free_large),
     .get_many = (int (*)(void *, uint64_t, unsigned, uint64_t *))AS_IS(pmm_alloc_frames),
     .put_many = (void (*)(void *, const uint64_t *, uint64_t))AS_IS(pmm_free_frames),
+    .drain = (void (*)(void *))AS_IS(pmm_drain),
     .most_bytes = MM_GIB(65536),
 };

@@ -109,7 +109,7 @@ static void rounds(struct bench *bench, struct frames_run *runs, const char *wor
     if (!bench_wants(bench, workload))
         return;
     for (unsigned round = 0; round < 3 * bench_rounds(bench); round++) {
-        for (unsigned i = 0; i < FRAMES_SUBJECTS; i++) {
+        for (unsigned i = 0; i < frames_count; i++) {
             uint64_t ticks;
 
             for (unsigned j = 0; j < 2; j++) {

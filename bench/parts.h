@@ -24,8 +24,8 @@ struct bench_row {
 
 struct bench {
     enum bench_size size;
-    unsigned rounds; /* 0: by size */
-    const char *workload;
+    unsigned rounds;                 /* 0: by size */
+    const char *workload, *subject;  /* NULL: all */
     const struct bench_suite *suite; /* the one that runs or is judged */
     struct bench_row *rows[BENCH_ROWS];
     unsigned row_count;

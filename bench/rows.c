@@ -49,6 +49,11 @@ bool bench_wants(struct bench *bench, const char *workload)
     return true;
 }
 
+bool bench_wants_subject(const struct bench *bench, const char *subject)
+{
+    return bench->subject == NULL || strcmp(subject, bench->subject) == 0;
+}
+
 /* ---- Rows ---- */
 
 static struct bench_row *find_row(const struct bench *bench, const char *workload,

@@ -23,9 +23,19 @@
 char *frames_ram;
 struct bench_histogram frames_latency[FRAMES_SUBJECTS], frames_timer;
 
-const struct frames_subject *const frames_subjects[FRAMES_SUBJECTS] = {
-    &frames_mello, &frames_naive, &frames_stack, &frames_stack_irq, &frames_list, &frames_linux,
-};
+unsigned frames_count;
+const struct frames_subject *frames_subjects[FRAMES_SUBJECTS];
+
+static void choose_subjects(const struct bench *bench)
+{
+    static const struct frames_subject *const all[FRAMES_SUBJECTS] = {
+        &frames_mello, &frames_naive, &frames_stack, &frames_stack_irq, &frames_list, &frames_linux,
+    };
+
+    for (unsigned i = 0; i < FRAMES_SUBJECTS; i++)
+        if (bench_wants_subject(bench, all[i]->name))
+            frames_subjects[frames_count++] = all[i];
+}
 
 _Noreturn void frames_die(const struct frames_run *run, const char *what)
 {
@@ -84,10 +94,15 @@ static bool frames_run_suite(struct bench *bench)
     struct frames_run runs[FRAMES_SUBJECTS];
     uint64_t bytes = bench_pick(bench, TINY_BYTES, FRAMES_BYTES, FRAMES_BYTES);
 
+    choose_subjects(bench);
+    if (frames_count == 0) {
+        bench_note(bench, "frames: no such subject");
+        return true;
+    }
     frames_ram = bench_reserve(FRAMES_BYTES + FRAMES_LIST_BYTES, false);
     madvise(frames_ram + FRAMES_BYTES, FRAMES_LIST_BYTES, MADV_HUGEPAGE);
     init_hhdm((uint64_t)(uintptr_t)frames_ram, MM_GIB(65536));
-    for (unsigned i = 0; i < FRAMES_SUBJECTS; i++)
+    for (unsigned i = 0; i < frames_count; i++)
         frames_begin(&runs[i], frames_subjects[i], bytes);
     frames_measure_hot(bench, runs);
     frames_measure_fill(bench, runs);
@@ -97,7 +112,7 @@ static bool frames_run_suite(struct bench *bench)
         frames_measure_threads(bench, runs);
     else
         bench_note(bench, "frames: one CPU only: the workloads of two threads are left out");
-    for (unsigned i = 0; i < FRAMES_SUBJECTS; i++)
+    for (unsigned i = 0; i < frames_count; i++)
         frames_end(&runs[i]);
     frames_measure_large(bench);
     frames_measure_init(bench);
@@ -181,10 +196,10 @@ static void plot_latency(struct bench *bench, const char *folder)
     char command[1024] = "", path[128];
     size_t used = 0;
 
-    for (unsigned i = 0; i <= FRAMES_SUBJECTS; i++) {
-        const char *name = i < FRAMES_SUBJECTS ? frames_subjects[i]->name : "timer";
+    for (unsigned i = 0; i <= frames_count; i++) {
+        const char *name = i < frames_count ? frames_subjects[i]->name : "timer";
         const struct bench_histogram *histogram =
-            i < FRAMES_SUBJECTS ? &frames_latency[i] : &frames_timer;
+            i < frames_count ? &frames_latency[i] : &frames_timer;
         FILE *file = bench_plot_data(name, path, sizeof path);
 
         if (file == NULL || histogram->total == 0)
@@ -213,7 +228,7 @@ static void plot_init(struct bench *bench, const char *folder)
     char command[1024] = "", path[128], name[64];
     size_t used = 0;
 
-    for (unsigned i = 0; i < FRAMES_SUBJECTS; i++) {
+    for (unsigned i = 0; i < frames_count; i++) {
         const char *subject = frames_subjects[i]->name;
         FILE *file;
 
