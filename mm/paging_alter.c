@@ -64,7 +64,7 @@ static mm_status_t plan_pages(const uint64_t *table, struct piece piece)
 
 /* Checks that all of `rest` is mapped and adds the tables that splitting takes. */
 static mm_status_t plan_alter(const struct change *change, const uint64_t *table, unsigned level,
-                              struct piece rest, uint64_t *tables)
+                              struct piece rest, struct table_need *need)
 {
     mm_status_t status = MM_OK;
 
@@ -78,9 +78,9 @@ static mm_status_t plan_alter(const struct change *change, const uint64_t *table
             return MM_NOT_MAPPED;
         if (entry_is_leaf(entry, level)) {
             if (is_split(change, entry, level, piece))
-                *tables += tables_of_split(change, level, piece);
+                need->raw += tables_of_split(change, level, piece);
         } else if (level > 2 || entry_count(entry) != PAGING_ENTRIES) {
-            status = plan_alter(change, table_below(entry), level - 1, piece, tables);
+            status = plan_alter(change, table_below(entry), level - 1, piece, need);
         }
     }
     return status;
@@ -155,13 +155,13 @@ static void split_leaf(struct change *change, uint64_t *entry, unsigned level, s
     uint64_t attributes = leaf_attributes(*entry, level);
     uint64_t user = (attributes | change->attributes) & ENTRY_USER;
     paddr_t frame = entry_address(*entry, level);
-    paddr_t table = table_list_take(&change->fresh);
+    paddr_t table = table_list_take(&change->raw);
     uint64_t *below = table_at(table);
     uint64_t hook = table | ENTRY_PRESENT | ENTRY_WRITE | user;
     unsigned stale = change->batch.count;
 
-    for (uint64_t i = 0; i < PAGING_ENTRIES; i++)
-        below[i] = leaf_entry(frame + i * level_bytes(level - 1), level - 1, attributes);
+    entry_fill(below, PAGING_ENTRIES, leaf_entry(frame, level - 1, attributes),
+               level_bytes(level - 1));
     entry_add_count(&hook, PAGING_ENTRIES);
     stats->leaves[level - 1]--;
     stats->leaves[level - 2] += PAGING_ENTRIES;
@@ -236,36 +236,44 @@ mm_status_t paging_unmap_frames(struct address_space *space, vaddr_t page, paddr
     return status == MM_OK ? unmap(space, page, count * PAGE_SIZE, frames) : status;
 }
 
-/* The short way: a page whose table is that of the last change and keeps another page. */
-static bool unmap_in_last_table_locked(struct address_space *space, vaddr_t page, paddr_t *frame)
+/* The short way of one page: its table is that of the last change, and does not become empty. Drops the
+ * page's translation if the entry changes; false if this is not the way. */
+__attribute__((always_inline)) static inline bool
+alter_in_last_table_locked(struct address_space *space, vaddr_t page, uint64_t value, uint64_t *old)
 {
     uint64_t *entry = &space->last.table[entry_index(page, 1)];
-    uint64_t old = *entry;
     struct mm_tlb_batch batch;
 
-    if (!entry_is_present(old) || entry_count(*space->last.entry) == 1)
+    *old = *entry;
+    if (!entry_is_present(*old) || (value == 0 && entry_count(*space->last.entry) == 1))
         return false;
-    entry_set(entry, 0);
-    entry_add_count(space->last.entry, -1);
-    space->stats.leaves[0]--;
+    if (value != 0)
+        value |= *old & ENTRY_ADDRESS;
+    if (((value ^ *old) & ~ENTRY_USED) == 0)
+        return true;
+    entry_set(entry, value);
+    if (value == 0) {
+        entry_add_count(space->last.entry, -1);
+        space->stats.leaves[0]--;
+    }
     batch.everything = false;
     batch.count = 1;
     batch.pages[0] = page;
     mm_port_tlb_shootdown(&batch);
-    *frame = old & ENTRY_ADDRESS;
     return true;
 }
 
 mm_status_t paging_unmap_page(struct address_space *space, vaddr_t page, paddr_t *frame)
 {
     bool done = false;
-    paddr_t found;
+    paddr_t found = 0;
 
     if (__builtin_expect(mm_is_aligned(page, PAGE_SIZE), 1)) {
         uint64_t saved = mm_port_lock(&space->lock);
         if (__builtin_expect(space->last.region == page / LARGE_PAGE_SIZE, 1))
-            done = unmap_in_last_table_locked(space, page, &found);
+            done = alter_in_last_table_locked(space, page, 0, &found);
         mm_port_unlock(&space->lock, saved);
+        found &= ENTRY_ADDRESS;
     }
     if (!done) {
         mm_status_t status = change_check_pages(space, page, PAGE_SIZE);
@@ -295,7 +303,18 @@ mm_status_t paging_protect_range(struct address_space *space, vaddr_t page, uint
 
 mm_status_t paging_protect_page(struct address_space *space, vaddr_t page, paging_rights_t rights)
 {
-    return paging_protect_range(space, page, PAGE_SIZE, rights);
+    uint64_t attributes, old;
+    bool done = false;
+
+    if (__builtin_expect(mm_is_aligned(page, PAGE_SIZE), 1) &&
+        change_check_rights(space, rights, &attributes) == MM_OK) {
+        uint64_t saved = mm_port_lock(&space->lock);
+        if (__builtin_expect(space->last.region == page / LARGE_PAGE_SIZE, 1) &&
+            (attributes & ~*space->last.entry & ENTRY_USER) == 0)
+            done = alter_in_last_table_locked(space, page, attributes, &old);
+        mm_port_unlock(&space->lock, saved);
+    }
+    return done ? MM_OK : paging_protect_range(space, page, PAGE_SIZE, rights);
 }
 
 mm_status_t paging_remap_range(struct address_space *space, vaddr_t page, paddr_t frame,

@@ -2,6 +2,35 @@
 /* The steps of a change of page tables; paging_change.h tells them. */
 #include "mm/paging_change.h"
 
+/* ---- rights ---- */
+
+#define HAS(rights, right) (((rights) & (right)) != 0)
+#define IS_WRITE_EXECUTE(rights)                                                                   \
+    (!MM_ALLOW_WRITE_EXECUTE && HAS(rights, PAGING_WRITE) && HAS(rights, PAGING_EXECUTE))
+#define HAS_TWO_TYPES(rights)                                                                      \
+    (HAS(rights, PAGING_WRITE_COMBINING) + HAS(rights, PAGING_UNCACHED) +                          \
+         HAS(rights, PAGING_WRITE_THROUGH) >                                                       \
+     1)
+
+/* PAT entries as enable_cpu_protection() sets them: 0 write-back, 5 write-combining, 3 uncached, 1
+ * write-through. */
+#define ATTRIBUTES(rights)                                                                         \
+    (IS_WRITE_EXECUTE(rights) || HAS_TWO_TYPES(rights)                                             \
+         ? 0                                                                                       \
+         : ENTRY_PRESENT | (HAS(rights, PAGING_WRITE) ? ENTRY_WRITE : 0) |                         \
+               (HAS(rights, PAGING_EXECUTE) ? 0 : ENTRY_NX) |                                      \
+               (HAS(rights, PAGING_USER) ? ENTRY_USER : 0) |                                       \
+               (HAS(rights, PAGING_GLOBAL) ? ENTRY_GLOBAL : 0) |                                   \
+               (HAS(rights, PAGING_WRITE_COMBINING) ? ENTRY_PWT | ENTRY_PAT_4K : 0) |              \
+               (HAS(rights, PAGING_UNCACHED) ? ENTRY_PWT | ENTRY_PCD : 0) |                        \
+               (HAS(rights, PAGING_WRITE_THROUGH) ? ENTRY_PWT : 0))
+
+#define ROW_OF_4(r)  ATTRIBUTES(r), ATTRIBUTES((r) + 1), ATTRIBUTES((r) + 2), ATTRIBUTES((r) + 3)
+#define ROW_OF_16(r) ROW_OF_4(r), ROW_OF_4((r) + 4), ROW_OF_4((r) + 8), ROW_OF_4((r) + 12)
+#define ROW_OF_64(r) ROW_OF_16(r), ROW_OF_16((r) + 16), ROW_OF_16((r) + 32), ROW_OF_16((r) + 48)
+
+const uint64_t paging_attributes[PAGING_RIGHTS_ALL + 1] = { ROW_OF_64(0u), ROW_OF_64(64u) };
+
 /* ---- lists of tables ---- */
 
 void table_list_put(struct table_list *list, paddr_t table)
@@ -33,12 +62,13 @@ static void table_list_release(struct table_list *list, struct pmm *pmm, bool is
     }
 }
 
-static mm_status_t table_list_fill(struct table_list *list, struct pmm *pmm, uint64_t count)
+static mm_status_t table_list_fill(struct table_list *list, struct pmm *pmm, unsigned flags,
+                                   uint64_t count)
 {
     paddr_t table;
 
     while (list->count < count) {
-        mm_status_t status = pmm_alloc_table(pmm, &table);
+        mm_status_t status = pmm_alloc_table_flags(pmm, flags, &table);
         if (status != MM_OK)
             return status;
         table_list_put(list, table);
@@ -137,23 +167,25 @@ void change_init(struct change *change, struct address_space *space, enum change
     change->base = base;
     change->frames = NULL;
     change->taken = NULL;
-    change->fresh = change->emptied = change->unhooked = (struct table_list){ 0, 0 };
+    change->fresh = change->raw = (struct table_list){ 0, 0 };
+    change->emptied = change->unhooked = (struct table_list){ 0, 0 };
     change->batch.everything = false;
     change->batch.count = 0;
 }
 
-/* Plans, and applies if there are as many tables as that takes. */
+/* Plans, and applies if there are as many tables as that takes; *done says if so. */
 static mm_status_t try_change(struct change *change, struct piece piece, change_plan_fn plan,
-                              change_apply_fn apply, uint64_t *tables)
+                              change_apply_fn apply, struct table_need *need, bool *done)
 {
     struct address_space *space = change->space;
     uint64_t saved = mm_port_lock(&space->lock);
     uint64_t *root = table_at(space->root);
     uint64_t nobody = 0; /* above the root there is no entry to count in */
 
-    *tables = 0;
-    mm_status_t status = plan(change, root, space->levels, piece, tables);
-    if (status == MM_OK && *tables <= change->fresh.count) {
+    *need = (struct table_need){ 0, 0 };
+    mm_status_t status = plan(change, root, space->levels, piece, need);
+    *done = status == MM_OK && need->fresh <= change->fresh.count && need->raw <= change->raw.count;
+    if (*done) {
         apply(change, root, space->levels, piece, &nobody);
         if (change->batch.count > 0)
             mm_port_tlb_shootdown(&change->batch);
@@ -166,17 +198,20 @@ mm_status_t change_run(struct change *change, struct piece piece, change_plan_fn
                        change_apply_fn apply)
 {
     struct pmm *pmm = change->space->pmm;
+    struct table_need need;
     mm_status_t status;
-    uint64_t tables, had;
+    bool done;
 
     do {
-        had = change->fresh.count;
-        status = try_change(change, piece, plan, apply, &tables);
-        if (status != MM_OK || tables <= had)
+        status = try_change(change, piece, plan, apply, &need, &done);
+        if (status != MM_OK || done)
             break;
-        status = table_list_fill(&change->fresh, pmm, tables);
+        status = table_list_fill(&change->fresh, pmm, 0, need.fresh);
+        if (status == MM_OK)
+            status = table_list_fill(&change->raw, pmm, PMM_NOZERO, need.raw);
     } while (status == MM_OK);
     table_list_release(&change->fresh, pmm, true);
+    table_list_release(&change->raw, pmm, false);
     table_list_release(&change->emptied, pmm, true);
     table_list_release(&change->unhooked, pmm, false);
     return status;

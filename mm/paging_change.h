@@ -10,6 +10,7 @@
  * every CPU while the lock is held. Tables that leave the space go back to the pmm after that:
  *
  *      fresh      taken, not used yet; all zero but for the link
+ *      raw        taken, not used yet; any content: all its entries will be written
  *      emptied    left the space; all zero but for the link
  *      unhooked   left the space as they were: other CPUs may still walk through them until the
  *                 shootdown, so nothing is written there before but the link
@@ -29,6 +30,11 @@ struct table_list {
     uint64_t count;
 };
 
+/* How many tables a change takes: zeroed ones, and such that it fills. */
+struct table_need {
+    uint64_t fresh, raw;
+};
+
 enum change_kind { CHANGE_MAP, CHANGE_UNMAP, CHANGE_PROTECT, CHANGE_REMAP };
 
 struct change {
@@ -38,12 +44,12 @@ struct change {
     vaddr_t base;          /* of the whole range: what frames[0] stands for */
     const paddr_t *frames; /* map: of each page; NULL: contiguous */
     paddr_t *taken;        /* unmap: where the frame of each page goes; NULL: nowhere */
-    struct table_list fresh, emptied, unhooked;
+    struct table_list fresh, raw, emptied, unhooked;
     struct mm_tlb_batch batch;
 };
 
 typedef mm_status_t (*change_plan_fn)(const struct change *change, const uint64_t *table,
-                                      unsigned level, struct piece rest, uint64_t *tables);
+                                      unsigned level, struct piece rest, struct table_need *need);
 typedef void (*change_apply_fn)(struct change *change, uint64_t *table, unsigned level,
                                 struct piece rest, uint64_t *parent);
 

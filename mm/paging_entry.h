@@ -68,6 +68,24 @@ static inline void entry_set(uint64_t *entry, uint64_t value)
     __atomic_store_n(entry, value, __ATOMIC_RELEASE);
 }
 
+/* Writes `count` entries, each `step` further than the one before. By fours, so that the loop's own
+ * instructions are not what takes the time. */
+static inline void entry_fill(uint64_t *entry, uint64_t count, uint64_t value, uint64_t step)
+{
+    for (; count >= 4; count -= 4) {
+        entry_set(&entry[0], value);
+        entry_set(&entry[1], value + step);
+        entry_set(&entry[2], value + 2 * step);
+        entry_set(&entry[3], value + 3 * step);
+        entry += 4;
+        value += 4 * step;
+    }
+    for (; count > 0; count--) {
+        entry_set(entry++, value);
+        value += step;
+    }
+}
+
 /* Counts entries of the table below. The CPU may set the accessed bit meanwhile; nobody reads it
  * there, so it may get lost. */
 static inline void entry_add_count(uint64_t *entry, int64_t entries)
@@ -91,22 +109,12 @@ static inline uint64_t leaf_attributes(uint64_t entry, unsigned level)
     return (entry & ~(ENTRY_ADDRESS | ENTRY_LARGE)) | (entry & ENTRY_PAT_LARGE) >> 5;
 }
 
-/* The bits of these rights; 0 if they are not allowed. */
+/* The bits of all rights that there are; 0 if they are not allowed (paging_change.c). */
+extern const uint64_t paging_attributes[PAGING_RIGHTS_ALL + 1];
+
 static inline uint64_t attributes_of(paging_rights_t rights)
 {
-    const paging_rights_t write_execute = PAGING_WRITE | PAGING_EXECUTE;
-    const paging_rights_t types = rights & PAGING_MEMORY_TYPES;
-
-    if ((rights & ~PAGING_RIGHTS_ALL) != 0 || (types & (types - 1)) != 0 ||
-        (!MM_ALLOW_WRITE_EXECUTE && (rights & write_execute) == write_execute))
-        return 0;
-    return ENTRY_PRESENT | ((rights & PAGING_WRITE) != 0 ? ENTRY_WRITE : 0) |
-           ((rights & PAGING_EXECUTE) == 0 ? ENTRY_NX : 0) |
-           ((rights & PAGING_USER) != 0 ? ENTRY_USER : 0) |
-           ((rights & PAGING_GLOBAL) != 0 ? ENTRY_GLOBAL : 0) |
-           (types == PAGING_WRITE_COMBINING ? ENTRY_PWT | ENTRY_PAT_4K : 0) | /* PAT entry 5 */
-           (types == PAGING_UNCACHED ? ENTRY_PWT | ENTRY_PCD : 0) |           /* 3 */
-           (types == PAGING_WRITE_THROUGH ? ENTRY_PWT : 0);                   /* 1 */
+    return rights <= PAGING_RIGHTS_ALL ? paging_attributes[rights] : 0;
 }
 
 static inline paging_rights_t memory_type_of(uint64_t attributes)
@@ -143,15 +151,20 @@ static inline paging_rights_t leaf_rights(uint64_t narrowed, uint64_t entry, uns
 
 /* ---- addresses ---- */
 
+static inline unsigned level_shift(unsigned level)
+{
+    return FRAME_SHIFT + 9 * (level - 1);
+}
+
 /* Bytes that one entry of a table of this level covers. */
 static inline uint64_t level_bytes(unsigned level)
 {
-    return (uint64_t)1 << (FRAME_SHIFT + 9 * (level - 1));
+    return (uint64_t)1 << level_shift(level);
 }
 
 static inline size_t entry_index(vaddr_t address, unsigned level)
 {
-    return (address >> (FRAME_SHIFT + 9 * (level - 1))) & (PAGING_ENTRIES - 1);
+    return (address >> level_shift(level)) & (PAGING_ENTRIES - 1);
 }
 
 static inline bool is_upper_half(vaddr_t address)
@@ -166,6 +179,14 @@ struct piece {
     uint64_t bytes;
 };
 
+/* `rest` begins so many bytes later. */
+static inline void piece_advance(struct piece *rest, uint64_t bytes)
+{
+    rest->page += bytes;
+    rest->frame += bytes;
+    rest->bytes -= bytes;
+}
+
 /* The first part of `rest` that one entry of this level covers; `rest` begins behind it then. */
 static inline struct piece piece_split(struct piece *rest, unsigned level)
 {
@@ -175,9 +196,7 @@ static inline struct piece piece_split(struct piece *rest, unsigned level)
 
     if (first.bytes > to_end)
         first.bytes = to_end;
-    rest->page += first.bytes;
-    rest->frame += first.bytes;
-    rest->bytes -= first.bytes;
+    piece_advance(rest, first.bytes);
     return first;
 }
 

@@ -9,23 +9,33 @@
  * A single page goes a short way first: the table of the last change, under the lock. */
 #include "mm/paging_change.h"
 
-static bool is_leaf_piece(const struct change *change, unsigned level, struct piece piece)
+/* How many large leaves of this level, one after the other in one table, `rest` begins with. */
+static uint64_t count_leaves(const struct change *change, unsigned level, struct piece rest)
 {
     unsigned highest = change->space->huge_pages ? 3 : 2;
 
-    return level > 1 && level <= highest && change->frames == NULL &&
-           piece.bytes == level_bytes(level) &&
-           mm_is_aligned(piece.page | piece.frame, level_bytes(level));
+    if (level == 1 || level > highest || change->frames != NULL ||
+        !mm_is_aligned(rest.page | rest.frame, level_bytes(level)))
+        return 0;
+    uint64_t count = rest.bytes >> level_shift(level);
+    uint64_t to_end = PAGING_ENTRIES - entry_index(rest.page, level);
+    return count < to_end ? count : to_end;
+}
+
+/* Whether a new table below an entry of this level gets all its entries from the piece: then it need
+ * not be zero before. */
+static bool is_filled(unsigned level, struct piece piece)
+{
+    return level == 2 && piece.bytes == level_bytes(2);
 }
 
 /* ---- plan ---- */
 
-static mm_status_t plan_pages(const uint64_t *table, struct piece piece)
+static mm_status_t plan_leaves(const uint64_t *entry, uint64_t count)
 {
-    const uint64_t *entry = &table[entry_index(piece.page, 1)];
     uint64_t any = 0;
 
-    for (uint64_t i = 0; i < piece.bytes / PAGE_SIZE; i++)
+    for (uint64_t i = 0; i < count; i++)
         any |= entry[i];
     return any == 0 ? MM_OK : MM_ALREADY_MAPPED;
 }
@@ -33,25 +43,37 @@ static mm_status_t plan_pages(const uint64_t *table, struct piece piece)
 /* Checks that nothing is mapped in `rest` and adds the tables that mapping it takes. `table` is NULL
  * below a table that does not exist yet. */
 static mm_status_t plan_map(const struct change *change, const uint64_t *table, unsigned level,
-                            struct piece rest, uint64_t *tables)
+                            struct piece rest, struct table_need *need)
 {
     mm_status_t status = MM_OK;
 
     if (level == 1)
-        return table == NULL ? MM_OK : plan_pages(table, rest);
+        return table == NULL
+                   ? MM_OK
+                   : plan_leaves(&table[entry_index(rest.page, 1)], rest.bytes / PAGE_SIZE);
     while (status == MM_OK && rest.bytes > 0) {
-        struct piece piece = piece_split(&rest, level);
-        uint64_t entry = table == NULL ? 0 : table[entry_index(piece.page, level)];
+        uint64_t leaves = count_leaves(change, level, rest);
+        size_t index = entry_index(rest.page, level);
 
+        if (leaves > 0) {
+            status = table == NULL ? MM_OK : plan_leaves(&table[index], leaves);
+            piece_advance(&rest, leaves << level_shift(level));
+            continue;
+        }
+        struct piece piece = piece_split(&rest, level);
+        uint64_t entry = table == NULL ? 0 : table[index];
         if (entry_is_present(entry)) {
             /* A table has a present entry, so a piece that fills this one meets it. */
             if (entry_is_leaf(entry, level) || piece.bytes == level_bytes(level))
                 return MM_ALREADY_MAPPED;
-            status = plan_map(change, table_below(entry), level - 1, piece, tables);
-        } else if (!is_leaf_piece(change, level, piece)) {
-            (*tables)++;
+            status = plan_map(change, table_below(entry), level - 1, piece, need);
+        } else {
+            if (is_filled(level, piece))
+                need->raw++;
+            else
+                need->fresh++;
             if (level > 2)
-                status = plan_map(change, NULL, level - 1, piece, tables);
+                status = plan_map(change, NULL, level - 1, piece, need);
         }
     }
     return status;
@@ -64,11 +86,9 @@ static void map_pages(struct change *change, uint64_t *table, struct piece piece
 {
     uint64_t *entry = &table[entry_index(piece.page, 1)];
     uint64_t count = piece.bytes / PAGE_SIZE;
-    uint64_t value = piece.frame | change->attributes;
 
     if (change->frames == NULL) {
-        for (uint64_t i = 0; i < count; i++)
-            entry_set(&entry[i], value + i * FRAME_SIZE);
+        entry_fill(entry, count, piece.frame | change->attributes, FRAME_SIZE);
     } else {
         const paddr_t *frames = &change->frames[(piece.page - change->base) / PAGE_SIZE];
         for (uint64_t i = 0; i < count; i++)
@@ -79,37 +99,49 @@ static void map_pages(struct change *change, uint64_t *table, struct piece piece
 }
 
 static void apply_map(struct change *change, uint64_t *table, unsigned level, struct piece rest,
+                      uint64_t *parent);
+
+/* The part of a change below one entry, in the table that is there or in a new one. */
+static void map_below(struct change *change, uint64_t *entry, unsigned level, struct piece piece,
                       uint64_t *parent)
 {
-    uint64_t user = change->attributes & ENTRY_USER;
+    uint64_t hook = *entry;
 
+    if (entry_is_present(hook)) {
+        change_let_user_in(change, entry, level, piece.page);
+        apply_map(change, table_below(hook), level - 1, piece, entry);
+    } else {
+        hook = table_list_take(is_filled(level, piece) ? &change->raw : &change->fresh);
+        hook |= ENTRY_PRESENT | ENTRY_WRITE | (change->attributes & ENTRY_USER);
+        apply_map(change, table_below(hook), level - 1, piece, &hook);
+        change_set_table_entry(change, entry, level, hook);
+        change->space->stats.table_frames++;
+        entry_add_count(parent, 1);
+    }
+    if (level == 2)
+        change_remember(change->space, piece.page, table_below(hook), entry);
+}
+
+static void apply_map(struct change *change, uint64_t *table, unsigned level, struct piece rest,
+                      uint64_t *parent)
+{
     if (level == 1) {
         map_pages(change, table, rest, parent);
         return;
     }
     while (rest.bytes > 0) {
-        struct piece piece = piece_split(&rest, level);
-        uint64_t *entry = &table[entry_index(piece.page, level)];
-        uint64_t hook = *entry;
+        uint64_t leaves = count_leaves(change, level, rest);
+        uint64_t *entry = &table[entry_index(rest.page, level)];
 
-        if (is_leaf_piece(change, level, piece)) {
-            entry_set(entry, leaf_entry(piece.frame, level, change->attributes));
-            entry_add_count(parent, 1);
-            change->space->stats.leaves[level - 1]++;
+        if (leaves == 0) {
+            map_below(change, entry, level, piece_split(&rest, level), parent);
             continue;
         }
-        if (entry_is_present(hook)) {
-            change_let_user_in(change, entry, level, piece.page);
-            apply_map(change, table_below(hook), level - 1, piece, entry);
-        } else {
-            hook = table_list_take(&change->fresh) | ENTRY_PRESENT | ENTRY_WRITE | user;
-            apply_map(change, table_below(hook), level - 1, piece, &hook);
-            change_set_table_entry(change, entry, level, hook);
-            change->space->stats.table_frames++;
-            entry_add_count(parent, 1);
-        }
-        if (level == 2)
-            change_remember(change->space, piece.page, table_below(hook), entry);
+        entry_fill(entry, leaves, leaf_entry(rest.frame, level, change->attributes),
+                   level_bytes(level));
+        entry_add_count(parent, (int64_t)leaves);
+        change->space->stats.leaves[level - 1] += leaves;
+        piece_advance(&rest, leaves << level_shift(level));
     }
 }
 
@@ -131,6 +163,19 @@ mm_status_t paging_map_range(struct address_space *space, vaddr_t page, paddr_t 
     return change_run(&change, (struct piece){ page, frame, bytes }, plan_map, apply_map);
 }
 
+/* The limit is a power of two, so that all frames or-ed together show what any of them does. */
+static mm_status_t check_each_frame(const struct address_space *space, const paddr_t *frames,
+                                    uint64_t count)
+{
+    paddr_t any = 0;
+
+    for (uint64_t i = 0; i < count; i++)
+        any |= frames[i];
+    if (!mm_is_aligned(any, FRAME_SIZE))
+        return MM_NOT_ALIGNED;
+    return any >> space->physical_bits == 0 ? MM_OK : MM_INVALID_ADDRESS;
+}
+
 mm_status_t paging_map_frames(struct address_space *space, vaddr_t page, const paddr_t *frames,
                               uint64_t count, paging_rights_t rights)
 {
@@ -141,8 +186,8 @@ mm_status_t paging_map_frames(struct address_space *space, vaddr_t page, const p
     change.frames = frames;
     if (count <= UINT64_MAX / PAGE_SIZE)
         status = change_check_pages(space, page, count * PAGE_SIZE);
-    for (uint64_t i = 0; status == MM_OK && i < count; i++)
-        status = change_check_frames(space, frames[i], FRAME_SIZE);
+    if (status == MM_OK)
+        status = check_each_frame(space, frames, count);
     if (status == MM_OK)
         status = change_check_rights(space, rights, &change.attributes);
     if (status != MM_OK)

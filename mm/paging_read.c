@@ -85,31 +85,62 @@ static MM_COLD mm_status_t translate_with_lock(struct address_space *space, vadd
     return status;
 }
 
+struct reading {
+    const struct address_space *owner; /* of the tables */
+    uint64_t unhooked;                 /* its count at the beginning */
+    uint64_t hhdm;
+};
+
+enum step { STEP_ABSENT, STEP_TABLE, STEP_LEAF, STEP_UNSURE };
+
+/* Reads one entry. Inlined with a constant level, so that the way down is a row of loads. */
+__attribute__((always_inline)) READS_FREED_TABLES static inline enum step
+read_step(const struct reading *reading, vaddr_t address, unsigned level, paddr_t *table)
+{
+    const uint64_t *entries = (const uint64_t *)(uintptr_t)(*table + reading->hhdm);
+    uint64_t entry = __atomic_load_n(&entries[entry_index(address, level)], __ATOMIC_ACQUIRE);
+
+    if (__builtin_expect(__atomic_load_n(&reading->owner->unhooked, __ATOMIC_ACQUIRE) !=
+                             reading->unhooked,
+                         0))
+        return STEP_UNSURE;
+    if (__builtin_expect((entry & ENTRY_PRESENT) == 0, 0))
+        return STEP_ABSENT;
+    *table = entry & ENTRY_ADDRESS;
+    return level == 1 || (level <= 3 && (entry & ENTRY_LARGE) != 0) ? STEP_LEAF : STEP_TABLE;
+}
+
+#define TRANSLATE_STEP(level)                                                                      \
+    do {                                                                                           \
+        step = read_step(&reading, address, (level), &table);                                      \
+        mask = level_bytes(level) - 1;                                                             \
+        if (__builtin_expect(step != STEP_TABLE, (level) == 1))                                    \
+            goto end;                                                                              \
+    } while (0)
+
 READS_FREED_TABLES
 mm_status_t paging_translate(struct address_space *space, vaddr_t address, paddr_t *out)
 {
     const struct address_space *owner = owner_of(space, address);
-    uint64_t unhooked = __atomic_load_n(&owner->unhooked, __ATOMIC_ACQUIRE);
-    uint64_t offset = space->hhdm;
+    struct reading reading = { owner, __atomic_load_n(&owner->unhooked, __ATOMIC_ACQUIRE),
+                               space->hhdm };
     paddr_t table = space->root;
-    unsigned shift = FRAME_SHIFT + 9 * (space->levels - 1);
+    uint64_t mask;
+    enum step step;
 
     if (__builtin_expect(!paging_is_canonical(address, space->levels), 0))
         return MM_INVALID_ADDRESS;
-    for (;; shift -= 9) {
-        const uint64_t *entries = (const uint64_t *)(uintptr_t)(table + offset);
-        uint64_t entry =
-            __atomic_load_n(&entries[address >> shift & (PAGING_ENTRIES - 1)], __ATOMIC_ACQUIRE);
-
-        if (__builtin_expect(__atomic_load_n(&owner->unhooked, __ATOMIC_ACQUIRE) != unhooked, 0))
-            return translate_with_lock(space, address, out);
-        if ((entry & ENTRY_PRESENT) == 0)
-            return MM_NOT_MAPPED;
-        table = entry & ENTRY_ADDRESS;
-        if (shift == FRAME_SHIFT || (entry & ENTRY_LARGE) != 0)
-            break;
-    }
-    uint64_t mask = ((uint64_t)1 << shift) - 1;
+    if (space->levels == 5)
+        TRANSLATE_STEP(5);
+    TRANSLATE_STEP(4);
+    TRANSLATE_STEP(3);
+    TRANSLATE_STEP(2);
+    TRANSLATE_STEP(1);
+end:
+    if (__builtin_expect(step == STEP_UNSURE, 0))
+        return translate_with_lock(space, address, out);
+    if (__builtin_expect(step == STEP_ABSENT, 0))
+        return MM_NOT_MAPPED;
     *out = (table & ~mask) | (address & mask);
     return MM_OK;
 }

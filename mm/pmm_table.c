@@ -138,7 +138,7 @@ static bool is_bad(const struct pmm_core *core, uint64_t id)
 
 /* ---- the calls ---- */
 
-mm_status_t pmm_alloc_table(struct pmm *pmm, paddr_t *out)
+mm_status_t pmm_alloc_table_flags(struct pmm *pmm, unsigned flags, paddr_t *out)
 {
     struct pmm_core *core = pmm->core;
     struct pmm_bugs bugs = { 0 };
@@ -167,11 +167,16 @@ mm_status_t pmm_alloc_table(struct pmm *pmm, paddr_t *out)
         return MM_OUT_OF_MEMORY;
     }
     mm_port_memory_allocated(phys_to_virt(frame), FRAME_SIZE);
-    if (!cleared)
+    if (!cleared && (flags & PMM_NOZERO) == 0)
         memset(phys_to_virt(frame), 0, FRAME_SIZE);
     *out = frame;
     mm_debug("pmm: allocated page-table frame 0x%lx", frame);
     return MM_OK;
+}
+
+mm_status_t pmm_alloc_table(struct pmm *pmm, paddr_t *out)
+{
+    return pmm_alloc_table_flags(pmm, 0, out);
 }
 
 void pmm_free_table(struct pmm *pmm, paddr_t frame)

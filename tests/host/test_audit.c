@@ -318,14 +318,17 @@ static void audit_sees_a_writable_alias_of_a_constant(void **state)
 
 static void audit_sees_a_wrong_hhdm(void **state)
 {
+    paddr_t frame;
+
     (void)state;
     kernel_set_up(4);
-    assert_ok(paging_protect_page(&space, HHDM + MM_MIB(1), PAGING_EXECUTE));
-    expect_found(AUDIT_HHDM, 1, HHDM + MM_MIB(1), 0);
-    kernel_set_up(4);
-    assert_ok(paging_remap_range(&space, HHDM + MM_MIB(1), MM_MIB(1) + PAGE_SIZE, PAGE_SIZE, RW));
-    expect_found(AUDIT_HHDM, 1, HHDM + MM_MIB(1), 0);
-    kernel_set_up(4);
+    assert_ok(pmm_alloc_frame(&machine.pmm, &frame)); /* one that is mapped nowhere else */
+    assert_ok(paging_protect_page(&space, HHDM + frame, PAGING_EXECUTE));
+    expect_found(AUDIT_HHDM, 1, HHDM + frame, 0);
+    assert_ok(paging_remap_range(&space, HHDM + frame, frame + PAGE_SIZE, PAGE_SIZE, RW));
+    expect_found(AUDIT_HHDM, 1, HHDM + frame, 0);
+    assert_ok(paging_remap_range(&space, HHDM + frame, frame, PAGE_SIZE, RW));
+    expect_found(AUDIT_HHDM, 0, 0, 0);
     assert_ok(paging_map_page(&space, HHDM + 0xf0000, 0xf0000, RW)); /* reserved, not RAM */
     expect_found(AUDIT_HHDM, 1, HHDM + 0xf0000, 0);
     rules.also = (struct mm_extent){ 0xf0000, 0xf1000 };

@@ -125,6 +125,8 @@ void pmm_free_frames(struct pmm *pmm, const paddr_t *frames, uint64_t count);
  *               builds and the full level check that.
  *   Cost:       a lock. */
 MM_MUST_USE mm_status_t pmm_alloc_table(struct pmm *pmm, paddr_t *out);
+/* With PMM_NOZERO its content is anything: the caller writes all entries before it is used. */
+MM_MUST_USE mm_status_t pmm_alloc_table_flags(struct pmm *pmm, unsigned flags, paddr_t *out);
 void pmm_free_table(struct pmm *pmm, paddr_t frame);
 
 /* ---- blocks ---- */

@@ -1,0 +1,531 @@
+/* SPDX-License-Identifier: MIT */
+/* The paging suite: page tables of 1 GiB, made and changed page by page and by range.
+ *
+ *   mello       paging_map_page() and its like, as any CPU may call them at any time: behind a lock
+ *   mello-list  paging_map_frames(), paging_unmap_frames(): scattered frames, one call for 1 GiB
+ *   walk        a plain walk from the root for each page, in C; no lock, no check, one CPU only
+ *   walk_lock   the same behind the port's lock, as a kernel of several CPUs has to have it
+ *   limit       the entries alone, stored into level-1 tables that stand ready
+ *
+ * All take their tables from memory that is cleared when it is taken. There is no TLB here: dropping a
+ * translation is a call of a port function that does nothing, for all subjects; in a kernel it is
+ * an INVLPG, and the same for all. (`mm.bench=paging` under -icount counts it.) Between rounds the
+ * tables are taken apart, so that each round makes them anew. */
+#include "bench/bench.h"
+
+#include <mm/audit.h>
+#include <mm/hhdm.h>
+
+#include <stdlib.h>
+#include <string.h>
+
+#define RAM_BYTES MM_GIB(2)
+#define VIRT      ((vaddr_t)0xffffa00000000000)
+#define RW        (PAGING_WRITE | PAGING_GLOBAL)
+
+static char *ram;
+static struct pmm pmm;
+static struct address_space space;
+static paddr_t block;      /* the frames that are mapped: the size of the run and 2 MiB more */
+static uint64_t run_bytes; /* 1 GiB, or less for a test */
+static paddr_t *list;      /* the same frames in another order, one for each page */
+static uint64_t *probes;   /* addresses in random order */
+static uint64_t probe_count;
+
+/* ---- The plain walk ---- */
+
+static uint64_t *walk_root;
+static struct mm_port_lock walk_lock;
+
+static uint64_t *walk_table(paddr_t table)
+{
+    return (uint64_t *)(void *)(ram + table);
+}
+
+static paddr_t walk_new_table(void)
+{
+    paddr_t table;
+
+    if (pmm_alloc_table(&pmm, &table) != MM_OK)
+        abort();
+    return table;
+}
+
+static int walk_map(vaddr_t page, paddr_t frame, uint64_t bits)
+{
+    uint64_t *table = walk_root;
+
+    for (unsigned shift = 39; shift > 12; shift -= 9) {
+        uint64_t *entry = &table[page >> shift & 511];
+
+        if ((*entry & 1) == 0)
+            *entry = walk_new_table() | 3;
+        table = walk_table(*entry & 0xffffffffff000);
+    }
+    uint64_t *entry = &table[page >> 12 & 511];
+    if ((*entry & 1) != 0)
+        return 1;
+    *entry = frame | bits;
+    return 0;
+}
+
+/* The entry of a page, of whatever size; NULL if there is none. */
+static inline uint64_t *walk_find(vaddr_t page, unsigned *out_shift)
+{
+    uint64_t *table = walk_root;
+
+    for (unsigned shift = 39;; shift -= 9) {
+        uint64_t *entry = &table[page >> shift & 511];
+
+        if ((*entry & 1) == 0)
+            return NULL;
+        if (shift == 12 || (*entry & 0x80) != 0) {
+            *out_shift = shift;
+            return entry;
+        }
+        table = walk_table(*entry & 0xffffffffff000);
+    }
+}
+
+static int walk_unmap(vaddr_t page, paddr_t *frame)
+{
+    unsigned shift;
+    uint64_t *entry = walk_find(page, &shift);
+
+    if (entry == NULL || shift != 12)
+        return 1;
+    *frame = *entry & 0xffffffffff000;
+    *entry = 0;
+    mm_port_invlpg(page);
+    return 0;
+}
+
+static int walk_protect(vaddr_t page, uint64_t bits)
+{
+    unsigned shift;
+    uint64_t *entry = walk_find(page, &shift);
+
+    if (entry == NULL || shift != 12)
+        return 1;
+    *entry = (*entry & 0xffffffffff000) | bits;
+    mm_port_invlpg(page);
+    return 0;
+}
+
+static int walk_translate(vaddr_t address, paddr_t *out)
+{
+    unsigned shift;
+    uint64_t *entry = walk_find(address, &shift);
+
+    if (entry == NULL)
+        return 1;
+    uint64_t mask = ((uint64_t)1 << shift) - 1;
+    *out = (*entry & 0xffffffffff000 & ~mask) | (address & mask);
+    return 0;
+}
+
+/* A 2 MiB leaf becomes 512 pages, of which one gets other bits. */
+static int walk_split(vaddr_t page, uint64_t bits)
+{
+    unsigned shift;
+    uint64_t *entry = walk_find(page, &shift);
+
+    if (entry == NULL || shift != 21)
+        return 1;
+    paddr_t table = walk_new_table();
+    for (uint64_t i = 0; i < 512; i++)
+        walk_table(table)[i] = (*entry & ~(uint64_t)0x80) + i * 4096;
+    walk_table(table)[page >> 12 & 511] = (*entry & 0xfffffffe00000) + (page & 0x1ff000) + bits;
+    *entry = table | 3;
+    mm_port_invlpg(page);
+    return 0;
+}
+
+static int walk_map_large(vaddr_t page, paddr_t frame, uint64_t bits)
+{
+    uint64_t *table = walk_root;
+
+    for (unsigned shift = 39; shift > 21; shift -= 9) {
+        uint64_t *entry = &table[page >> shift & 511];
+
+        if ((*entry & 1) == 0)
+            *entry = walk_new_table() | 3;
+        table = walk_table(*entry & 0xffffffffff000);
+    }
+    table[page >> 21 & 511] = frame | bits | 0x80;
+    return 0;
+}
+
+static void walk_begin(void)
+{
+    walk_root = walk_table(walk_new_table());
+}
+
+static void walk_free(uint64_t *table, unsigned level)
+{
+    for (unsigned i = 0; level > 1 && i < 512; i++)
+        if ((table[i] & 1) != 0 && (level == 4 || (table[i] & 0x80) == 0))
+            walk_free(walk_table(table[i] & 0xffffffffff000), level - 1);
+    memset(table, 0, 4096);
+    pmm_free_table(&pmm, (paddr_t)((char *)table - ram));
+}
+
+static void walk_end(void)
+{
+    walk_free(walk_root, 4);
+}
+
+/* ---- Subjects: what is done to one page ---- */
+
+#define WALK_BITS(rights) (((rights)&PAGING_WRITE) != 0 ? 0x8000000000000103u : 0x8000000000000101u)
+
+struct subject {
+    const char *name;
+    void (*begin)(void);
+    void (*end)(void);
+    int (*map)(vaddr_t page, paddr_t frame, paging_rights_t rights);
+    int (*map_large)(vaddr_t page, paddr_t frame, paging_rights_t rights);
+    int (*unmap)(vaddr_t page, paddr_t *frame);
+    int (*protect)(vaddr_t page, paging_rights_t rights);
+    int (*translate)(vaddr_t address, paddr_t *out);
+    int (*split)(vaddr_t page, paging_rights_t rights);
+};
+
+static int plain_map(vaddr_t page, paddr_t frame, paging_rights_t rights)
+{
+    return walk_map(page, frame, WALK_BITS(rights));
+}
+
+static int plain_map_large(vaddr_t page, paddr_t frame, paging_rights_t rights)
+{
+    return walk_map_large(page, frame, WALK_BITS(rights));
+}
+
+static int plain_unmap(vaddr_t page, paddr_t *frame)
+{
+    return walk_unmap(page, frame);
+}
+
+static int plain_protect(vaddr_t page, paging_rights_t rights)
+{
+    return walk_protect(page, WALK_BITS(rights));
+}
+
+static int plain_split(vaddr_t page, paging_rights_t rights)
+{
+    return walk_split(page, WALK_BITS(rights));
+}
+
+#define LOCKED(call)                                                                               \
+    do {                                                                                           \
+        uint64_t saved = mm_port_lock(&walk_lock);                                                 \
+        int status = (call);                                                                       \
+        mm_port_unlock(&walk_lock, saved);                                                         \
+        return status;                                                                             \
+    } while (0)
+
+static int locked_map(vaddr_t page, paddr_t frame, paging_rights_t rights)
+{
+    LOCKED(walk_map(page, frame, WALK_BITS(rights)));
+}
+
+static int locked_unmap(vaddr_t page, paddr_t *frame)
+{
+    LOCKED(walk_unmap(page, frame));
+}
+
+static int locked_protect(vaddr_t page, paging_rights_t rights)
+{
+    LOCKED(walk_protect(page, WALK_BITS(rights)));
+}
+
+static int locked_translate(vaddr_t address, paddr_t *out)
+{
+    LOCKED(walk_translate(address, out));
+}
+
+static int locked_split(vaddr_t page, paging_rights_t rights)
+{
+    LOCKED(walk_split(page, WALK_BITS(rights)));
+}
+
+static void mello_begin(void)
+{
+    struct mm_cpu_features features = { .levels = 4, .physical_bits = 46, .huge_pages = true };
+
+    if (paging_init(&space, &pmm, &features) != MM_OK)
+        abort();
+}
+
+static void mello_end(void)
+{
+    paging_destroy(&space);
+}
+
+static int mello_map(vaddr_t page, paddr_t frame, paging_rights_t rights)
+{
+    return (int)paging_map_page(&space, page, frame, rights);
+}
+
+static int mello_map_large(vaddr_t page, paddr_t frame, paging_rights_t rights)
+{
+    return (int)paging_map_range(&space, page, frame, LARGE_PAGE_SIZE, rights);
+}
+
+static int mello_unmap(vaddr_t page, paddr_t *frame)
+{
+    return (int)paging_unmap_page(&space, page, frame);
+}
+
+static int mello_protect(vaddr_t page, paging_rights_t rights)
+{
+    return (int)paging_protect_page(&space, page, rights);
+}
+
+static int mello_translate(vaddr_t address, paddr_t *out)
+{
+    return (int)paging_translate(&space, address, out);
+}
+
+static const struct subject subjects[] = {
+    { "mello", mello_begin, mello_end, mello_map, mello_map_large, mello_unmap, mello_protect,
+      mello_translate, mello_protect },
+    { "walk", walk_begin, walk_end, plain_map, plain_map_large, plain_unmap, plain_protect,
+      walk_translate, plain_split },
+    { "walk_lock", walk_begin, walk_end, locked_map, plain_map_large, locked_unmap, locked_protect,
+      locked_translate, locked_split },
+};
+
+/* ---- Workloads ---- */
+
+static void must(int status, const char *what)
+{
+    if (status == 0)
+        return;
+    fprintf(stderr, "\nbench: paging: %s: %s\n", what, mm_status_name((mm_status_t)status));
+    exit(1);
+}
+
+static void sample(struct bench *bench, const char *workload, const char *subject, uint64_t start,
+                   uint64_t count)
+{
+    double ns = bench_ns(bench_ticks() - start);
+
+    bench_sample(bench_row(bench, workload, subject, 1, "ns"), ns / (double)count);
+}
+
+/* Frames are one page off, so that no large leaf can be made. */
+static void round_pages(struct bench *bench, const struct subject *subject)
+{
+    uint64_t pages = run_bytes / PAGE_SIZE, start, sum = 0;
+    paddr_t frame = 0;
+
+    subject->begin();
+    start = bench_ticks();
+    for (uint64_t i = 0; i < pages; i++)
+        must(subject->map(VIRT + i * PAGE_SIZE, block + (i + 1) * FRAME_SIZE, RW), "map");
+    sample(bench, "map_4k", subject->name, start, pages);
+    start = bench_ticks();
+    for (uint64_t i = 0; i < probe_count; i++) {
+        must(subject->translate(probes[i], &frame), "translate");
+        sum += frame;
+    }
+    sample(bench, "translate_random", subject->name, start, probe_count);
+    bench_keep(sum);
+    start = bench_ticks();
+    for (uint64_t i = 0; i < pages; i++)
+        must(subject->protect(VIRT + i * PAGE_SIZE, PAGING_GLOBAL), "protect");
+    sample(bench, "protect_4k", subject->name, start, pages);
+    start = bench_ticks();
+    for (uint64_t i = 0; i < pages; i++)
+        must(subject->unmap(VIRT + i * PAGE_SIZE, &frame), "unmap");
+    sample(bench, "unmap_4k", subject->name, start, pages);
+    subject->end();
+}
+
+/* A walk has no other way for a range than page by page. */
+static void round_walk_ranges(struct bench *bench, const struct subject *subject)
+{
+    uint64_t pages = run_bytes / PAGE_SIZE, start;
+    paddr_t frame;
+
+    subject->begin();
+    start = bench_ticks();
+    for (uint64_t i = 0; i < pages; i++)
+        must(subject->map(VIRT + i * PAGE_SIZE, block + (i + 1) * FRAME_SIZE, RW), "map");
+    sample(bench, "map_range_4k", subject->name, start, pages);
+    start = bench_ticks();
+    for (uint64_t i = 0; i < pages; i++)
+        must(subject->unmap(VIRT + i * PAGE_SIZE, &frame), "unmap");
+    sample(bench, "unmap_range_4k", subject->name, start, pages);
+    subject->end();
+}
+
+static void round_mello_ranges(struct bench *bench)
+{
+    uint64_t pages = run_bytes / PAGE_SIZE, start;
+
+    mello_begin();
+    start = bench_ticks();
+    must((int)paging_map_range(&space, VIRT, block + FRAME_SIZE, run_bytes, RW), "map range");
+    sample(bench, "map_range_4k", "mello", start, pages);
+    start = bench_ticks();
+    must((int)paging_unmap_range(&space, VIRT, run_bytes), "unmap range");
+    sample(bench, "unmap_range_4k", "mello", start, pages);
+    start = bench_ticks();
+    must((int)paging_map_frames(&space, VIRT, list, pages, RW), "map frames");
+    sample(bench, "map_range_4k", "mello-list", start, pages);
+    start = bench_ticks();
+    must((int)paging_unmap_frames(&space, VIRT, list, pages), "unmap frames");
+    sample(bench, "unmap_range_4k", "mello-list", start, pages);
+    start = bench_ticks();
+    must((int)paging_map_range(&space, VIRT, block, run_bytes, RW), "map 2 MiB");
+    sample(bench, "map_range_2m", "mello-1g", start, pages);
+    must((int)paging_unmap_range(&space, VIRT, run_bytes), "unmap range");
+    space.huge_pages = false;
+    start = bench_ticks();
+    must((int)paging_map_range(&space, VIRT, block, run_bytes, RW), "map 2 MiB");
+    sample(bench, "map_range_2m", "mello", start, pages);
+    mello_end();
+}
+
+static void round_large(struct bench *bench, const struct subject *subject)
+{
+    uint64_t leaves = run_bytes / LARGE_PAGE_SIZE, start;
+
+    subject->begin();
+    start = bench_ticks();
+    for (uint64_t i = 0; i < leaves; i++)
+        must(subject->map_large(VIRT + i * LARGE_PAGE_SIZE, block + i * LARGE_PAGE_SIZE, RW),
+             "map");
+    if (subject->begin != mello_begin)
+        sample(bench, "map_range_2m", subject->name, start, run_bytes / PAGE_SIZE);
+    start = bench_ticks();
+    for (uint64_t i = 0; i < leaves; i++)
+        must(subject->split(VIRT + i * LARGE_PAGE_SIZE + 77 * PAGE_SIZE, PAGING_GLOBAL), "split");
+    sample(bench, "split_2m", subject->name, start, leaves);
+    subject->end();
+}
+
+/* Tables stand ready one after the other; 512 entries each, as the calls write them. */
+static void round_limit(struct bench *bench)
+{
+    static uint64_t *tables;
+    uint64_t pages = run_bytes / PAGE_SIZE, start;
+    volatile uint64_t *entry;
+
+    if (tables == NULL)
+        tables = bench_memory(pages * 8);
+    entry = tables;
+    start = bench_ticks();
+    for (uint64_t i = 0; i < pages; i++)
+        entry[i] = (block + (i + 1) * FRAME_SIZE) | 0x8000000000000103u;
+    sample(bench, "map_range_4k", "limit", start, pages);
+    start = bench_ticks();
+    for (uint64_t i = 0; i < pages; i++)
+        entry[i] &= ~(uint64_t)2;
+    sample(bench, "protect_4k", "limit", start, pages);
+    start = bench_ticks();
+    memset(tables, 0, pages * 8);
+    bench_keep(tables[0]);
+    sample(bench, "unmap_range_4k", "limit", start, pages);
+}
+
+/* 1 GiB of 4 KiB leaves outside of an HHDM: the costly kind, each with a look at its frame. */
+static void round_audit(struct bench *bench)
+{
+    struct audit_rules rules = { .hhdm_end = 0 };
+    struct audit_result result;
+    uint64_t start;
+    double ms;
+
+    mello_begin();
+    must((int)paging_map_range(&space, VIRT, block + FRAME_SIZE, run_bytes, RW), "map range");
+    start = bench_ticks();
+    must((int)paging_audit(&space, &rules, &result), "audit");
+    ms = bench_ns(bench_ticks() - start) / 1e6 * (double)MM_GIB(1) / (double)run_bytes;
+    if (result.violations != 0)
+        must(1, "the audit found something");
+    bench_sample(bench_row(bench, "audit_per_gib", "mello", 1, "ms"), ms);
+    mello_end();
+}
+
+/* ---- The suite ---- */
+
+static void set_up(const struct bench *bench)
+{
+    static struct mm_range range;
+    struct memmap map = { .ranges = &range, .count = 1, .capacity = 1 };
+    struct pmm_config config = { .low_memory = true };
+    uint64_t seed = 88172645463325252u;
+
+    run_bytes = bench_pick(bench, MM_MIB(16), MM_GIB(1), MM_GIB(1));
+    range = (struct mm_range){ 0, RAM_BYTES, BOOT_USABLE };
+    map.total_bytes = map.usable_bytes = map.ram_end = map.end = RAM_BYTES;
+    ram = bench_reserve(RAM_BYTES, true);
+    init_hhdm((uint64_t)(uintptr_t)ram, RAM_BYTES);
+    pmm_init(&pmm, &map, bench_memory(pmm_metadata_bytes(&map)), &config);
+    must((int)pmm_alloc_contiguous_flags(&pmm, run_bytes / FRAME_SIZE + 512, LARGE_PAGE_SIZE,
+                                         PMM_NO_LIMIT, PMM_NOZERO, &block),
+         "frames");
+    list = bench_memory(run_bytes / PAGE_SIZE * sizeof *list);
+    for (uint64_t i = 0; i < run_bytes / PAGE_SIZE; i++)
+        list[i] = block + (i * 7919 % (run_bytes / PAGE_SIZE)) * FRAME_SIZE;
+    probe_count = bench_pick(bench, 1000, 1000000, 1000000);
+    probes = bench_memory(probe_count * sizeof *probes);
+    for (uint64_t i = 0; i < probe_count; i++)
+        probes[i] = VIRT + bench_random(&seed) % run_bytes;
+}
+
+static bool paging_run_suite(struct bench *bench)
+{
+    bool pages = bench_wants(bench, "pages: map_4k protect_4k unmap_4k translate_random");
+    bool ranges = bench_wants(bench, "ranges: map_range_4k unmap_range_4k map_range_2m");
+    bool splits = bench_wants(bench, "split_2m"), audits = bench_wants(bench, "audit_per_gib");
+
+    set_up(bench);
+    for (unsigned round = 0; round < bench_rounds(bench); round++) {
+        for (size_t i = 0; i < sizeof subjects / sizeof subjects[0]; i++) {
+            if (pages)
+                round_pages(bench, &subjects[i]);
+            if (ranges && i > 0)
+                round_walk_ranges(bench, &subjects[i]);
+            if (splits || ranges)
+                round_large(bench, &subjects[i]);
+        }
+        if (ranges) {
+            round_mello_ranges(bench);
+            round_limit(bench);
+        }
+        if (audits)
+            round_audit(bench);
+    }
+    bench_release(ram, RAM_BYTES);
+    return true;
+}
+
+/* performance.md, "Goals". A lock costs two locked instructions here, or one and the switching of
+ * interrupts in a kernel: a call for a single page that any CPU may make cannot be cheaper than the
+ * walk without one; what it costs beside the lock, the rows of walk_lock tell. */
+static const struct bench_goal goals[] = {
+    { "map one page", "map_4k", "mello", "walk", 0.83, false, NULL },
+    { "unmap one page", "unmap_4k", "mello", "walk", 0.85, false, NULL },
+    { "map one page, all locked", "map_4k", "mello", "walk_lock", 0.83, false, NULL },
+    { "unmap one page, all locked", "unmap_4k", "mello", "walk_lock", 0.85, false, NULL },
+    { "map a range of pages", "map_range_4k", "mello", "walk", 0.066, false, NULL },
+    { "unmap a range of pages", "unmap_range_4k", "mello", "walk", 0.066, false, NULL },
+    { "translate", "translate_random", "mello", "walk", 1.05, false, NULL },
+};
+
+static struct bench_suite paging_suite = {
+    .name = "paging",
+    .title = "Page tables",
+    .place = 2,
+    .subjects = "mello,mello-list,mello-1g,walk,walk_lock,limit",
+    .peers = "walk,walk_lock",
+    .goals = goals,
+    .goal_count = sizeof goals / sizeof goals[0],
+    .run = paging_run_suite,
+};
+
+BENCH_SUITE(paging_suite)
