@@ -219,6 +219,15 @@ static void expect_none_left(mm_status_t status, size_t wanted)
                  wanted, count_of[FREE]);
 }
 
+/* No frame for the pmm's bookkeeping: right only if few are free. */
+static void expect_no_room(mm_status_t status, size_t wanted)
+{
+    assert_status(status, MM_OUT_OF_MEMORY);
+    if (count_of[FREE] - count_hidden() > wanted + 64)
+        fail_msg("step %lu: no room for bookkeeping, but %zu frames are free", step_number,
+                 count_of[FREE]);
+}
+
 static void do_alloc(void)
 {
     paddr_t frame = 0x1234;
@@ -259,7 +268,7 @@ static void do_alloc_table(void)
     if (status == MM_OK)
         took(frame, 1, TABLE, true);
     else
-        expect_none_left(status, 1);
+        expect_no_room(status, 0);
 }
 
 static void do_free_table(void)
@@ -412,15 +421,6 @@ static void do_free_large(void)
     pmm_free_large(&machine.pmm, frames[first].address);
     check_state(first);
     check_state(first + LARGE_FRAMES - 1);
-}
-
-/* No frame for the pmm's bookkeeping: right only if few are free. */
-static void expect_no_room(mm_status_t status, size_t wanted)
-{
-    assert_status(status, MM_OUT_OF_MEMORY);
-    if (count_of[FREE] - count_hidden() > wanted + 64)
-        fail_msg("step %lu: no room for bookkeeping, but %zu frames are free", step_number,
-                 count_of[FREE]);
 }
 
 static void do_reserve(void)
