@@ -3,12 +3,13 @@
  *
  *      kvm_back    piece by piece (a piece ends at a multiple of 2 MiB):
  *                      one 2 MiB frame             -> one leaf
- *                      else all frames of a piece  -> a chain -> runs of neighbours -> leaves
- *      kvm_unback  round by round: note the leaves, unmap them in one call, free their frames
+ *                      else all frames of a piece  -> their addresses in the first one -> leaves
+ *      kvm_unback  round by round: unmap, learning the frames; then free them
+ *                      a round is a run of 2 MiB leaves, or the 4 KiB leaves of one piece
  *
- * All frames of a piece are taken before the first is mapped, and only the first mapping of a piece can
- * need page tables. So a piece that fails has mapped nothing, and what a range of one piece takes is
- * never unmapped again: that is why a heap can grow in an interrupt handler.
+ * All frames of a piece are taken before the first is mapped, and a piece is mapped in one call. So a
+ * piece that fails has mapped nothing, and what a range of one piece takes is never unmapped again: that
+ * is why a heap can grow in an interrupt handler.
  *
  * Invariant: a frame is freed after the unmapping call has returned, when no CPU can reach it. */
 #include "mm/kvm_parts.h"
@@ -17,66 +18,10 @@
 #include <mm/log.h>
 
 #define NOTED_ON_FEW  MM_TLB_BATCH_MAX
-#define NOTED_ON_PAGE (FRAME_SIZE / sizeof(uint64_t))
-#define NOTE_LARGE    ((uint64_t)1) /* low bit of a noted frame: a 2 MiB leaf */
+#define NOTED_ON_PAGE (FRAME_SIZE / sizeof(paddr_t))
 
-/* ---- frames of one piece ---- */
-
-/* Frames in the order in which they were taken, each but the last with the next one's address in its
- * first word. */
-struct chain {
-    paddr_t first;
-    paddr_t last;
-    uint64_t count;
-};
-
-static uint64_t *chain_link(paddr_t frame)
-{
-    return phys_to_virt(frame);
-}
-
-static void chain_put(struct chain *chain, paddr_t frame)
-{
-    if (chain->count == 0)
-        chain->first = frame;
-    else
-        *chain_link(chain->last) = frame;
-    chain->last = frame;
-    chain->count++;
-}
-
-static paddr_t chain_take(struct chain *chain)
-{
-    paddr_t frame = chain->first;
-
-    MM_ASSERT(chain->count > 0);
-    if (--chain->count > 0) {
-        chain->first = *chain_link(frame);
-        *chain_link(frame) = 0;
-    }
-    return frame;
-}
-
-static void chain_release(struct chain *chain, struct pmm *pmm)
-{
-    while (chain->count > 0)
-        pmm_free_frame(pmm, chain_take(chain));
-}
-
-static mm_status_t chain_fill(struct chain *chain, struct pmm *pmm, uint64_t count, unsigned flags)
-{
-    mm_status_t status = MM_OK;
-    paddr_t frame;
-
-    while (status == MM_OK && chain->count < count) {
-        status = pmm_alloc_frame_flags(pmm, flags, &frame);
-        if (status == MM_OK)
-            chain_put(chain, frame);
-    }
-    if (status != MM_OK)
-        chain_release(chain, pmm);
-    return status;
-}
+_Static_assert(NOTED_ON_PAGE >= LARGE_PAGE_SIZE / FRAME_SIZE,
+               "the first frame of a piece holds the addresses of all of them");
 
 /* ---- backing ---- */
 
@@ -93,39 +38,28 @@ static mm_status_t back_with_large(struct address_space *space, vaddr_t base, un
     return status;
 }
 
-/* Maps the frames of the chain at `base`, neighbours in one call. */
-static mm_status_t map_chain(struct address_space *space, vaddr_t base, struct chain *chain)
-{
-    uint64_t done = 0;
-
-    while (chain->count > 0) {
-        paddr_t first = chain_take(chain);
-        uint64_t bytes = FRAME_SIZE;
-        while (chain->count > 0 && chain->first == first + bytes) {
-            (void)chain_take(chain);
-            bytes += FRAME_SIZE;
-        }
-        mm_status_t status = paging_map_range(space, base + done, first, bytes, KVM_DATA_RIGHTS);
-        if (status != MM_OK) {
-            for (uint64_t at = 0; at < bytes; at += FRAME_SIZE)
-                pmm_free_frame(space->pmm, first + at);
-            kvm_unback(space, base, done);
-            return status;
-        }
-        done += bytes;
-    }
-    return MM_OK;
-}
-
-static mm_status_t back_with_frames(struct address_space *space, vaddr_t base, uint64_t bytes,
+/* The list of the frames needs no memory of its own: it stands in the first of them, and is cleared before
+ * anybody knows the address. */
+static mm_status_t back_with_frames(struct address_space *space, vaddr_t base, uint64_t count,
                                     unsigned flags)
 {
-    struct chain chain = { 0 };
-    mm_status_t status = chain_fill(&chain, space->pmm, bytes / FRAME_SIZE, flags);
+    paddr_t first;
+    mm_status_t status = pmm_alloc_frame_flags(space->pmm, flags, &first);
 
-    if (status == MM_OK)
-        status = map_chain(space, base, &chain);
-    chain_release(&chain, space->pmm);
+    if (status != MM_OK)
+        return status;
+    paddr_t *frames = phys_to_virt(first);
+    frames[0] = first;
+    if (count > 1)
+        status = pmm_alloc_frames(space->pmm, count - 1, flags, &frames[1]);
+    if (status == MM_OK) {
+        status = paging_map_frames(space, base, frames, count, KVM_DATA_RIGHTS);
+        if (status != MM_OK)
+            pmm_free_frames(space->pmm, &frames[1], count - 1);
+    }
+    memset(frames, 0, count * sizeof(*frames));
+    if (status != MM_OK)
+        pmm_free_frame(space->pmm, first);
     return status;
 }
 
@@ -143,7 +77,7 @@ mm_status_t kvm_back(struct address_space *space, vaddr_t base, uint64_t bytes, 
         if (piece == LARGE_PAGE_SIZE)
             status = back_with_large(space, at, frame_flags);
         if (status == MM_OUT_OF_MEMORY)
-            status = back_with_frames(space, at, piece, frame_flags);
+            status = back_with_frames(space, at, piece / PAGE_SIZE, frame_flags);
         if (status != MM_OK) {
             kvm_unback(space, base, done);
             return status;
@@ -155,63 +89,74 @@ mm_status_t kvm_back(struct address_space *space, vaddr_t base, uint64_t bytes, 
 
 /* ---- taking apart ---- */
 
-/* Where one round notes the leaves that it is about to unmap. */
+/* Where one round notes the frames that it has unmapped. */
 struct notes {
-    uint64_t *leaf; /* frame | NOTE_LARGE */
+    paddr_t *frame;
     size_t capacity;
-    size_t count;
-    uint64_t bytes; /* that the noted leaves map */
 };
 
-static void note_leaves(struct address_space *space, vaddr_t base, uint64_t bytes,
-                        struct notes *notes)
+static uint64_t leaf_bytes_at(struct address_space *space, vaddr_t page, paddr_t *frame)
 {
-    struct paging_mapping leaf;
+    struct paging_mapping leaf = { 0 };
+    mm_status_t status = paging_query(space, page, &leaf);
 
-    notes->count = 0;
-    notes->bytes = 0;
-    while (notes->bytes < bytes && notes->count < notes->capacity) {
-        mm_status_t status = paging_query(space, base + notes->bytes, &leaf);
-        MM_ASSERT(status == MM_OK && leaf.leaf_bytes <= LARGE_PAGE_SIZE);
-        (void)status;
-        notes->leaf[notes->count++] = leaf.frame | (leaf.leaf_bytes > FRAME_SIZE ? NOTE_LARGE : 0);
-        notes->bytes += leaf.leaf_bytes;
-    }
-    MM_ASSERT(notes->bytes <= bytes);
+    MM_ASSERT(status == MM_OK && leaf.leaf_bytes <= LARGE_PAGE_SIZE);
+    (void)status;
+    *frame = leaf.frame;
+    return leaf.leaf_bytes;
 }
 
-static void free_noted(struct pmm *pmm, const struct notes *notes)
+/* The 2 MiB leaves from `base` on, as many as there are one after the other.
+ *   Returns:   the bytes that they mapped. */
+static uint64_t unback_large(struct address_space *space, vaddr_t base, uint64_t bytes,
+                             const struct notes *notes)
 {
-    for (size_t i = 0; i < notes->count; i++) {
-        paddr_t frame = notes->leaf[i] & ~NOTE_LARGE;
-        if ((notes->leaf[i] & NOTE_LARGE) != 0)
-            pmm_free_large(pmm, frame);
-        else
-            pmm_free_frame(pmm, frame);
-    }
+    size_t count = 0;
+
+    while (count < notes->capacity && count * LARGE_PAGE_SIZE < bytes &&
+           leaf_bytes_at(space, base + count * LARGE_PAGE_SIZE, &notes->frame[count]) ==
+               LARGE_PAGE_SIZE)
+        count++;
+    mm_status_t status = paging_unmap_range(space, base, count * LARGE_PAGE_SIZE);
+    MM_ASSERT(status == MM_OK);
+    (void)status;
+    for (size_t i = 0; i < count; i++)
+        pmm_free_large(space->pmm, notes->frame[i]);
+    return count * LARGE_PAGE_SIZE;
+}
+
+/* The 4 KiB leaves from `base` up to the next multiple of 2 MiB. */
+static uint64_t unback_frames(struct address_space *space, vaddr_t base, uint64_t bytes,
+                              const struct notes *notes)
+{
+    uint64_t piece = LARGE_PAGE_SIZE - (base & (LARGE_PAGE_SIZE - 1));
+    uint64_t count = (piece < bytes ? piece : bytes) / PAGE_SIZE;
+
+    if (count > notes->capacity)
+        count = notes->capacity;
+    mm_status_t status = paging_unmap_frames(space, base, notes->frame, count);
+    MM_ASSERT(status == MM_OK);
+    (void)status;
+    pmm_free_frames(space->pmm, notes->frame, count);
+    return count * PAGE_SIZE;
 }
 
 /* The notes of a longer range take a frame; without one, more rounds are made. */
 void kvm_unback(struct address_space *space, vaddr_t base, uint64_t bytes)
 {
-    uint64_t few[NOTED_ON_FEW];
-    struct notes notes = { .leaf = few, .capacity = NOTED_ON_FEW };
-    paddr_t page = 0;
+    paddr_t few[NOTED_ON_FEW], page = 0, ignored;
+    struct notes notes = { few, NOTED_ON_FEW };
     bool has_page = bytes / PAGE_SIZE > NOTED_ON_FEW &&
                     pmm_alloc_frame_flags(space->pmm, PMM_NOZERO, &page) == MM_OK;
 
-    if (has_page) {
-        notes.leaf = phys_to_virt(page);
-        notes.capacity = NOTED_ON_PAGE;
-    }
+    if (has_page)
+        notes = (struct notes){ phys_to_virt(page), NOTED_ON_PAGE };
     while (bytes > 0) {
-        note_leaves(space, base, bytes, &notes);
-        mm_status_t status = paging_unmap_range(space, base, notes.bytes);
-        MM_ASSERT(status == MM_OK);
-        (void)status;
-        free_noted(space->pmm, &notes);
-        base += notes.bytes;
-        bytes -= notes.bytes;
+        bool is_large = leaf_bytes_at(space, base, &ignored) == LARGE_PAGE_SIZE;
+        uint64_t done = is_large ? unback_large(space, base, bytes, &notes)
+                                 : unback_frames(space, base, bytes, &notes);
+        base += done;
+        bytes -= done;
     }
     if (has_page)
         pmm_free_frame(space->pmm, page);
