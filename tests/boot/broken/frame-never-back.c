@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* wrap: run_memory_tests pmm_free_frame */
-/* pmm_free_frame does nothing.
+/* wrap: run_memory_tests pmm_free_frame pmm_free_frames */
+/* pmm_free_frame and pmm_free_frames do nothing.
  *
  * seen by: pmm: a freed frame comes back
  * seen by: paging: a kernel stack stands between guard pages
@@ -8,9 +8,16 @@
 #include "tests/boot/broken/broken.h"
 
 BROKEN_WRAPS(void, pmm_free_frame, struct pmm *pmm, paddr_t frame);
+BROKEN_WRAPS(void, pmm_free_frames, struct pmm *pmm, const paddr_t *frames, uint64_t count);
 
 void __wrap_pmm_free_frame(struct pmm *pmm, paddr_t frame)
 {
     if (!broken_now)
         __real_pmm_free_frame(pmm, frame);
+}
+
+void __wrap_pmm_free_frames(struct pmm *pmm, const paddr_t *frames, uint64_t count)
+{
+    if (!broken_now)
+        __real_pmm_free_frames(pmm, frames, count);
 }
