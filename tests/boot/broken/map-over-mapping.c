@@ -13,8 +13,10 @@ mm_status_t __wrap_paging_map_page(struct address_space *space, vaddr_t page, pa
                                    paging_rights_t rights)
 {
     mm_status_t status = __real_paging_map_page(space, page, frame, rights);
+    struct paging_mapping old;
 
-    if (!broken_now || status != MM_ALREADY_MAPPED)
+    if (!broken_now || status != MM_ALREADY_MAPPED || paging_query(space, page, &old) != MM_OK ||
+        old.leaf_bytes != PAGE_SIZE)
         return status;
     return paging_unmap_page(space, page, NULL) == MM_OK ? MM_OK : status;
 }
