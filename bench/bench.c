@@ -23,7 +23,7 @@ static void usage(FILE *file)
                   "\n"
                   "  --quick            under 40 s for each suite\n"
                   "  --tiny             only to see that it runs; the numbers mean nothing\n"
-                  "  --rounds N         measure each subject N times (default 21, quick 7)\n"
+                  "  --rounds N         measure each subject N times (default 21, quick 5)\n"
                   "  --suite NAME       the same as NAME alone; may be repeated\n"
                   "  --workload TEXT    only workloads with TEXT in their name\n"
                   "  --subject NAME     only this one, for a profiler\n"

@@ -90,7 +90,6 @@ extern unsigned frames_count;
 void frames_measure_hot(struct bench *bench, struct frames_run *runs);
 void frames_measure_fill(struct bench *bench, struct frames_run *runs);
 void frames_measure_full(struct bench *bench, struct frames_run *runs);
-void frames_measure_fail(struct bench *bench, struct frames_run *runs);
 void frames_measure_large(struct bench *bench);
 void frames_measure_threads(struct bench *bench, struct frames_run *runs);
 void frames_measure_init(struct bench *bench);

@@ -16,18 +16,24 @@
 /* Frames that are taken now, in random order. */
 struct taken {
     uint64_t *frames;
-    uint64_t count, bytes;
+    uint64_t count, all, bytes;
 };
 
-static void take_part(const struct frames_run *run, struct taken *taken, uint64_t percent)
+static void take_all(const struct frames_run *run, struct taken *taken)
 {
     uint64_t frames = run->bytes / 4096;
 
     taken->bytes = frames * 8;
     taken->frames = bench_memory(taken->bytes);
-    taken->count = frames_fill(run, taken->frames, frames);
+    taken->all = taken->count = frames_fill(run, taken->frames, frames);
     frames_shuffle(taken->frames, taken->count, 7);
-    uint64_t keep = taken->count * percent / 100;
+}
+
+/* Frees frames until so many per cent are left. */
+static void keep_part(const struct frames_run *run, struct taken *taken, uint64_t percent)
+{
+    uint64_t keep = taken->all * percent / 100;
+
     frames_put_all(run, taken->frames + keep, taken->count - keep);
     taken->count = keep;
 }
@@ -97,24 +103,16 @@ static void floor_row(struct bench *bench)
     bench_latency_fields(row, &frames_timer);
 }
 
-void frames_measure_full(struct bench *bench, struct frames_run *runs)
+static void full_rounds(struct bench *bench, struct frames_run *runs, struct taken *taken)
 {
-    struct taken taken[FRAMES_SUBJECTS];
-
-    if (!bench_wants(bench, "full90"))
-        return;
-    for (unsigned i = 0; i < frames_count; i++)
-        take_part(&runs[i], &taken[i], 90);
     for (unsigned round = 0; round < 3 * bench_rounds(bench); round++) {
         for (unsigned i = 0; i < frames_count; i++)
             full_round(bench, &runs[i], &taken[i], round, &frames_latency[i]);
         bench_histogram_floor(&frames_timer, (unsigned)bench_pick(bench, 100, 16000, 32000));
     }
-    for (unsigned i = 0; i < frames_count; i++) {
+    for (unsigned i = 0; i < frames_count; i++)
         bench_latency_fields(bench_row(bench, "full90", runs[i].subject->name, 1, "ns"),
                              &frames_latency[i]);
-        give_all(&runs[i], &taken[i]);
-    }
     floor_row(bench);
 }
 
@@ -138,21 +136,18 @@ static double last_get(const struct frames_run *run, struct taken *taken, uint64
     return bench_ns(ticks);
 }
 
-static void last_free_rounds(struct bench *bench, const struct frames_run *run)
+static void last_free_rounds(struct bench *bench, const struct frames_run *run, struct taken *taken)
 {
     struct bench_row *row = bench_row(bench, "last_free", run->subject->name, 1, "ns");
-    struct taken taken;
     uint64_t seed = 99;
 
-    take_part(run, &taken, 100);
     for (unsigned round = 0; round < bench_rounds(bench); round++) {
         double worst = 0;
 
         for (unsigned i = 0; i < 5; i++)
-            worst = fmax(worst, last_get(run, &taken, &seed));
+            worst = fmax(worst, last_get(run, taken, &seed));
         bench_sample(row, worst);
     }
-    give_all(run, &taken);
 }
 
 /* ---- fail_* ---- */
@@ -173,33 +168,32 @@ static void fail_rounds(struct bench *bench, const struct frames_run *run, const
     }
 }
 
-static void fail_full(struct bench *bench, const struct frames_run *run)
+/* ---- All of it, from full to three quarters full ---- */
+
+void frames_measure_full(struct bench *bench, struct frames_run *runs)
 {
-    struct taken taken;
+    static const char *const workloads[] = { "last_free", "fail_request", "full90",
+                                             "fail_request_2m" };
+    struct taken taken[FRAMES_SUBJECTS];
+    bool wanted[4], any = false;
 
-    take_part(run, &taken, 100);
-    fail_rounds(bench, run, "fail_request", run->subject->get);
-    give_all(run, &taken);
-}
-
-/* A quarter is free, in random frames: a whole block is as good as never among them. */
-static void fail_large(struct bench *bench, const struct frames_run *run)
-{
-    struct taken taken;
-
-    if (run->subject->get_large == NULL)
-        return;
-    take_part(run, &taken, 75);
-    fail_rounds(bench, run, "fail_request_2m", run->subject->get_large);
-    give_all(run, &taken);
-}
-
-void frames_measure_fail(struct bench *bench, struct frames_run *runs)
-{
-    for (unsigned i = 0; bench_wants(bench, "last_free") && i < frames_count; i++)
-        last_free_rounds(bench, &runs[i]);
-    for (unsigned i = 0; bench_wants(bench, "fail_request") && i < frames_count; i++)
-        fail_full(bench, &runs[i]);
-    for (unsigned i = 0; bench_wants(bench, "fail_request_2m") && i < frames_count; i++)
-        fail_large(bench, &runs[i]);
+    for (unsigned i = 0; i < 4; i++)
+        any |= wanted[i] = bench_wants(bench, workloads[i]);
+    for (unsigned i = 0; any && i < frames_count; i++) {
+        take_all(&runs[i], &taken[i]);
+        if (wanted[0])
+            last_free_rounds(bench, &runs[i], &taken[i]);
+        if (wanted[1])
+            fail_rounds(bench, &runs[i], workloads[1], runs[i].subject->get);
+        keep_part(&runs[i], &taken[i], 90);
+    }
+    if (wanted[2])
+        full_rounds(bench, runs, taken);
+    for (unsigned i = 0; any && i < frames_count; i++) {
+        /* a quarter is free, in random frames: as good as never a whole block among them */
+        keep_part(&runs[i], &taken[i], 75);
+        if (wanted[3] && runs[i].subject->get_large != NULL)
+            fail_rounds(bench, &runs[i], workloads[3], runs[i].subject->get_large);
+        give_all(&runs[i], &taken[i]);
+    }
 }

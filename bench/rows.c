@@ -37,7 +37,7 @@ unsigned bench_rounds(const struct bench *bench)
 {
     if (bench->rounds != 0)
         return bench->rounds;
-    return bench->size == BENCH_TINY ? 1 : bench->size == BENCH_QUICK ? 7 : 21;
+    return bench->size == BENCH_TINY ? 1 : bench->size == BENCH_QUICK ? 5 : 21;
 }
 
 bool bench_wants(struct bench *bench, const char *workload)

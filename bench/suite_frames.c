@@ -107,7 +107,6 @@ static bool frames_run_suite(struct bench *bench)
     frames_measure_hot(bench, runs);
     frames_measure_fill(bench, runs);
     frames_measure_full(bench, runs);
-    frames_measure_fail(bench, runs);
     if (bench_cpu_count() > 1)
         frames_measure_threads(bench, runs);
     else
