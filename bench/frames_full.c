@@ -87,7 +87,7 @@ static void measure_latencies(const struct frames_run *run, uint64_t *frames, ui
 static void full_round(struct bench *bench, const struct frames_run *run, struct taken *taken,
                        unsigned round, struct bench_histogram *histogram)
 {
-    uint64_t bursts = bench_pick(bench, 4, 1000, 2000), frames = bursts * BURST;
+    uint64_t bursts = bench_pick(bench, 4, 6000, 8000), frames = bursts * BURST;
     uint64_t at = 2 * frames * round % (taken->count - 2 * frames);
 
     bench_sample(bench_row(bench, "full90", run->subject->name, 1, "ns"),
@@ -108,7 +108,7 @@ static void full_rounds(struct bench *bench, struct frames_run *runs, struct tak
     for (unsigned round = 0; round < 3 * bench_rounds(bench); round++) {
         for (unsigned i = 0; i < frames_count; i++)
             full_round(bench, &runs[i], &taken[i], round, &frames_latency[i]);
-        bench_histogram_floor(&frames_timer, (unsigned)bench_pick(bench, 100, 16000, 32000));
+        bench_histogram_floor(&frames_timer, (unsigned)bench_pick(bench, 100, 96000, 128000));
     }
     for (unsigned i = 0; i < frames_count; i++)
         bench_latency_fields(bench_row(bench, "full90", runs[i].subject->name, 1, "ns"),
