@@ -87,7 +87,8 @@ static void measure_latencies(const struct frames_run *run, uint64_t *frames, ui
 static void full_round(struct bench *bench, const struct frames_run *run, struct taken *taken,
                        unsigned round, struct bench_histogram *histogram)
 {
-    uint64_t bursts = bench_pick(bench, 4, 6000, 8000), frames = bursts * BURST;
+    uint64_t wanted = bench_pick(bench, 4, 6000, 8000), most = taken->count / 3 / BURST;
+    uint64_t bursts = wanted < most ? wanted : most, frames = bursts * BURST;
     uint64_t at = 2 * frames * round % (taken->count - 2 * frames);
 
     bench_sample(bench_row(bench, "full90", run->subject->name, 1, "ns"),
