@@ -169,6 +169,19 @@ static void log_result(const struct audit_result *result)
             result->violations, result->leaves, result->tables, result->ns / 1000, keys);
 }
 
+/* The addresses from the HHDM's beginning to the end of its last root slot are the HHDM's, since windows
+ * take whole slots; the image may stand in one of them. What is mapped there beyond the end of RAM is
+ * judged too: registers of a device, say, that look like memory. */
+static paddr_t hhdm_limit(const struct mm *mm, const struct section_list *list)
+{
+    uint64_t slot = (uint64_t)1 << (FRAME_SHIFT + 9 * (mm->kernel_space.levels - 1));
+    vaddr_t end = mm_round_up(hhdm_offset() + hhdm_end(), slot);
+
+    if (list->begin >= hhdm_offset() + hhdm_end() && list->begin < end)
+        end = list->begin;
+    return end - hhdm_offset();
+}
+
 bool mm_audit(struct mm *mm, struct audit_result *result)
 {
     const struct boot_info *boot = &mm->boot;
@@ -180,7 +193,7 @@ bool mm_audit(struct mm *mm, struct audit_result *result)
     add_sections(&list);
     struct audit_rules rules = {
         .hhdm_offset = hhdm_offset(),
-        .hhdm_end = hhdm_end(),
+        .hhdm_end = hhdm_limit(mm, &list),
         .map = &mm->map,
         .also = { mm_round_down(boot->framebuffer_base, FRAME_SIZE),
                   mm_round_up(framebuffer_end, FRAME_SIZE) },

@@ -46,6 +46,14 @@ static inline void broken_map(struct mm *mm, vaddr_t page)
     broken_require(paging_map_page(&mm->kernel_space, page, broken_frame(mm), PAGING_GLOBAL));
 }
 
+/* Addresses that no window, no HHDM and no self-test uses, for what the audit alone can see. */
+#define BROKEN_SPARE ((vaddr_t)0xffffd00000000000)
+
+static inline void broken_map_spare(struct mm *mm, paddr_t frame, paging_rights_t rights)
+{
+    broken_require(paging_map_page(&mm->kernel_space, BROKEN_SPARE, frame, rights));
+}
+
 /* Gives a page that is mapped by 4 KiB other rights. */
 static inline void broken_remap(struct mm *mm, vaddr_t page, paging_rights_t rights)
 {
