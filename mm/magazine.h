@@ -59,29 +59,38 @@ static inline void magazine_init(struct magazine *magazine, uint32_t capacity, b
 
 /* ---- the owner, without the lock ---- */
 
-/* Takes the newest entry. `entries` is the array of this magazine.
- *   Returns:  its position, or -1 if the magazine looks empty: then the slow path must decide, under the
- *             lock.
+/* Takes the newest entry.
+ *   Returns:  true and its position in *at; false if the magazine looks empty: then the slow path must
+ *             decide, under the lock. The owner may still put the entry back by magazine_unpop().
  *   Cost:     3 loads, 1 store, no locked instruction. */
-static inline int32_t magazine_pop_at(struct magazine *magazine)
+static inline bool magazine_pop_at(struct magazine *magazine, int32_t *at)
 {
-    int32_t at = __atomic_load_n(&magazine->bottom, __ATOMIC_RELAXED) - 1;
+    int32_t bottom = __atomic_load_n(&magazine->bottom, __ATOMIC_RELAXED) - 1;
 
-    __atomic_store_n(&magazine->bottom, at, __ATOMIC_RELEASE);
+    __atomic_store_n(&magazine->bottom, bottom, __ATOMIC_RELEASE);
     /* The compiler keeps store and load in order; the CPU need not, which is why a thief calls
      * mm_port_cpu_barrier(). */
     __atomic_signal_fence(__ATOMIC_SEQ_CST);
-    if (__builtin_expect(at >= __atomic_load_n(&magazine->top, __ATOMIC_ACQUIRE), 1))
-        return at;
-    __atomic_store_n(&magazine->bottom, at + 1, __ATOMIC_RELEASE);
-    return -1;
+    *at = bottom;
+    if (__builtin_expect(bottom >= __atomic_load_n(&magazine->top, __ATOMIC_ACQUIRE), 1))
+        return true;
+    __atomic_store_n(&magazine->bottom, bottom + 1, __ATOMIC_RELEASE);
+    return false;
 }
 
+/* The entry at `at`, just popped and not looked at by anybody else, is in the magazine again (a thief may
+ * have it). */
+static inline void magazine_unpop(struct magazine *magazine, int32_t at)
+{
+    __atomic_store_n(&magazine->bottom, at + 1, __ATOMIC_RELEASE);
+}
+
+/* The same with the entry itself. `entries` is the array of this magazine. */
 static inline bool magazine_pop(struct magazine *magazine, const uint64_t *entries, uint64_t *out)
 {
-    int32_t at = magazine_pop_at(magazine);
+    int32_t at;
 
-    if (__builtin_expect(at < 0, 0))
+    if (__builtin_expect(!magazine_pop_at(magazine, &at), 0))
         return false;
     *out = __atomic_load_n(&entries[at], __ATOMIC_RELAXED);
     return true;

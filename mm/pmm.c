@@ -4,7 +4,7 @@
  *
  *      alloc:  zero magazine -> dirty magazine (cleared) -> refill -> take back all caches -> no
  *      free:   right range? chunk and word known to hold used frames only? bit set? not in this cache?
- *              -> magazine -> flush of the older half
+ *              -> magazine -> flush of half of it
  *
  * A fast path that meets anything unusual calls the slow one, which asks again under the lock and decides.
  * Slots without a cache, and caches that are switched off, look empty and full, so the fast paths need
@@ -108,33 +108,73 @@ void pmm_unlock_after_alloc(struct pmm *pmm, uint64_t saved, const struct pmm_bu
 
 /* ---- the magazines of the running slot ---- */
 
-/* Takes the youngest entry of one magazine.
- *   Returns:  the frame's number, or UINT64_MAX: to the slow path. */
-static inline __attribute__((always_inline)) uint64_t
-slot_pop(struct pmm_slot *slot, struct magazine *magazine, uint64_t first_place)
-{
-    int32_t at = magazine_pop_at(magazine);
+#define FAST        static inline __attribute__((always_inline))
+#define likely(x)   __builtin_expect((x), 1)
+#define unlikely(x) __builtin_expect((x), 0)
 
-    if (__builtin_expect(at < 0, 0))
-        return UINT64_MAX;
-    uint64_t place = (uint64_t)at + first_place, entry = bits_load(&slot->entries[place]);
-    uint16_t *newest = &slot->newest[entry % SLOT_HASH];
-    if (__builtin_expect(*newest == place, 1))
-        __atomic_store_n(newest, (uint16_t)(entry >> ENTRY_FRAME_BITS), __ATOMIC_RELAXED);
-    else
-        slot_unlink(slot, place, entry);
-    return entry & ENTRY_FRAME_MASK;
+FAST void hook_allocated(const struct pmm *pmm, paddr_t address)
+{
+#if MM_MEMORY_HOOKS
+    mm_port_memory_allocated(frame_content(pmm, address), FRAME_SIZE);
+#endif
+    (void)pmm;
+    (void)address;
 }
 
-static inline __attribute__((always_inline)) struct pmm_slot *slot_here(const struct pmm *pmm)
+FAST void hook_freed(const struct pmm *pmm, paddr_t address)
+{
+#if MM_MEMORY_HOOKS
+    mm_port_memory_freed(frame_content(pmm, address), FRAME_SIZE);
+#endif
+    (void)pmm;
+    (void)address;
+}
+
+FAST struct pmm_slot *slot_here(const struct pmm *pmm)
 {
     return __atomic_load_n(&pmm->slots[mm_port_slot()], __ATOMIC_RELAXED);
+}
+
+/* Takes the youngest entry of one magazine; false: to the slow path, also where it is not the youngest
+ * with its hash, which takes a walk through the index. */
+FAST bool slot_pop(struct pmm_slot *slot, struct magazine *magazine, uint64_t first_place,
+                   paddr_t *address)
+{
+    int32_t at;
+
+    if (unlikely(!magazine_pop_at(magazine, &at)))
+        return false;
+    uint64_t place = (uint32_t)at + first_place, entry = bits_load(&slot->entries[place]);
+    uint16_t *newest = &slot->newest[slot_hash(entry)];
+    if (unlikely(load_place(newest) != place)) {
+        magazine_unpop(magazine, at);
+        return false;
+    }
+    store_place(newest, load_place(&slot->older[place]));
+    *address = entry;
+    return true;
+}
+
+FAST bool slot_push(struct pmm_slot *slot, struct magazine *magazine, uint64_t first_place,
+                    paddr_t address)
+{
+    int32_t at = __atomic_load_n(&magazine->bottom, __ATOMIC_RELAXED);
+    uint16_t *newest = &slot->newest[slot_hash(address)];
+
+    if (unlikely(at >= __atomic_load_n(&magazine->limit, __ATOMIC_RELAXED)))
+        return false;
+    uint64_t place = (uint32_t)at + first_place;
+    bits_store(&slot->entries[place], address);
+    store_place(&slot->older[place], load_place(newest));
+    store_place(newest, (uint16_t)place);
+    __atomic_store_n(&magazine->bottom, at + 1, __ATOMIC_RELEASE);
+    return true;
 }
 
 /* ---- allocation ---- */
 
 /* One frame past the caches. */
-static bool take_uncached(struct pmm *pmm, uint64_t *hint, uint64_t *frame, bool *zero)
+static bool take_uncached(struct pmm *pmm, uint64_t *hint, paddr_t *address, bool *zero)
 {
     uint64_t masks[CHUNK_WORDS], chunk = pmm_find_chunk_locked(pmm, *hint);
 
@@ -146,20 +186,20 @@ static bool take_uncached(struct pmm *pmm, uint64_t *hint, uint64_t *frame, bool
     (void)pmm_claim_locked(pmm, range, chunk, 1, masks);
     for (unsigned w = 0; w < CHUNK_WORDS; w++)
         if (masks[w] != 0)
-            *frame =
-                (chunk * CHUNK_WORDS + w) * BITS_PER_WORD + bits_lowest(masks[w]) - range->bias;
+            *address = address_of(range, (chunk * CHUNK_WORDS + w) * BITS_PER_WORD +
+                                             bits_lowest(masks[w]));
     return true;
 }
 
-static bool take_cached(struct pmm *pmm, struct pmm_slot *slot, bool want_zero, uint64_t *frame,
+static bool take_cached(struct pmm *pmm, struct pmm_slot *slot, bool want_zero, paddr_t *address,
                         bool *zero)
 {
     for (unsigned tries = 0; tries < 2; tries++) {
         *zero = want_zero;
-        if (slot_pop_locked(slot, want_zero, frame))
+        if (slot_pop_locked(slot, want_zero, address))
             return true;
         *zero = !want_zero;
-        if (slot_pop_locked(slot, !want_zero, frame))
+        if (slot_pop_locked(slot, !want_zero, address))
             return true;
         if (tries == 0)
             slot_refill_locked(pmm, slot);
@@ -168,11 +208,11 @@ static bool take_cached(struct pmm *pmm, struct pmm_slot *slot, bool want_zero, 
 }
 
 static bool take_frame_locked(struct pmm *pmm, struct pmm_slot *slot, bool want_zero,
-                              uint64_t *frame, bool *zero)
+                              paddr_t *address, bool *zero)
 {
-    if (slot != NULL && take_cached(pmm, slot, want_zero, frame, zero))
+    if (slot != NULL && take_cached(pmm, slot, want_zero, address, zero))
         return true;
-    return take_uncached(pmm, &pmm->core->hint, frame, zero);
+    return take_uncached(pmm, &pmm->core->hint, address, zero);
 }
 
 static MM_COLD mm_status_t alloc_slowly(struct pmm *pmm, unsigned flags, paddr_t *out)
@@ -180,7 +220,7 @@ static MM_COLD mm_status_t alloc_slowly(struct pmm *pmm, unsigned flags, paddr_t
     struct pmm_bugs bugs = { 0 };
     bool want_zero = (flags & PMM_NOZERO) == 0, zero = false, found = false;
     unsigned index = mm_port_cpu_slot();
-    uint64_t frame = 0;
+    paddr_t address = 0;
 
     if (index == MM_PORT_NO_SLOT) {
         (void)pmm_is_forbidden("allocation of a frame");
@@ -191,61 +231,62 @@ static MM_COLD mm_status_t alloc_slowly(struct pmm *pmm, unsigned flags, paddr_t
     uint64_t saved = mm_port_lock(&pmm->lock);
     if (!pmm_inject_locked(pmm)) {
         struct pmm_slot *slot = slot_get_locked(pmm, index);
-        found = take_frame_locked(pmm, slot, want_zero, &frame, &zero) ||
+        found = take_frame_locked(pmm, slot, want_zero, &address, &zero) ||
                 (pmm_take_back_locked(pmm, &bugs) &&
-                 take_frame_locked(pmm, slot, want_zero, &frame, &zero));
+                 take_frame_locked(pmm, slot, want_zero, &address, &zero));
     }
     pmm_unlock_after_alloc(pmm, saved, &bugs);
     if (!found) {
         mm_debug("pmm: no free frame");
         return MM_OUT_OF_MEMORY;
     }
-    void *content = phys_to_virt(frame << FRAME_SHIFT);
-    mm_port_memory_allocated(content, FRAME_SIZE);
+    hook_allocated(pmm, address);
     if (want_zero && !zero)
-        memset(content, 0, FRAME_SIZE);
-    *out = frame << FRAME_SHIFT;
-    mm_debug("pmm: allocated used frame 0x%lx", *out);
+        memset(frame_content(pmm, address), 0, FRAME_SIZE);
+    *out = address;
+    mm_debug("pmm: allocated used frame 0x%lx", address);
     return MM_OK;
 }
 
-static inline __attribute__((always_inline)) mm_status_t alloc_fast(struct pmm *pmm, paddr_t *out)
+FAST mm_status_t alloc_zeroed(struct pmm *pmm, paddr_t *out)
 {
     struct pmm_slot *slot = slot_here(pmm);
-    uint64_t frame;
+    paddr_t address;
 
-    if (!magazine_looks_empty(&slot->zero)) {
-        frame = slot_pop(slot, &slot->zero, SLOT_DIRTY);
-        if (__builtin_expect(frame != UINT64_MAX, 1)) {
-            mm_port_memory_allocated(phys_to_virt(frame << FRAME_SHIFT), FRAME_SIZE);
-            *out = frame << FRAME_SHIFT;
-            return MM_OK;
-        }
+    if (!magazine_looks_empty(&slot->zero) && slot_pop(slot, &slot->zero, SLOT_DIRTY, &address)) {
+        hook_allocated(pmm, address);
+        *out = address;
+        return MM_OK;
     }
-    frame = slot_pop(slot, &slot->dirty, 0);
-    if (__builtin_expect(frame == UINT64_MAX, 0))
+    if (unlikely(!slot_pop(slot, &slot->dirty, 0, &address)))
         return alloc_slowly(pmm, 0, out);
-    *out = frame << FRAME_SHIFT;
-    mm_port_memory_allocated(phys_to_virt(*out), FRAME_SIZE);
-    memset(phys_to_virt(*out), 0, FRAME_SIZE);
+    hook_allocated(pmm, address);
+    *out = address;
+    memset(frame_content(pmm, address), 0, FRAME_SIZE);
     return MM_OK;
 }
 
 mm_status_t pmm_alloc_frame(struct pmm *pmm, paddr_t *out)
 {
-    return alloc_fast(pmm, out);
+    return alloc_zeroed(pmm, out);
+}
+
+static __attribute__((noinline)) mm_status_t alloc_other(struct pmm *pmm, unsigned flags,
+                                                         paddr_t *out)
+{
+    return flags == 0 ? alloc_zeroed(pmm, out) : alloc_slowly(pmm, flags, out);
 }
 
 mm_status_t pmm_alloc_frame_flags(struct pmm *pmm, unsigned flags, paddr_t *out)
 {
-    if (__builtin_expect(flags != PMM_NOZERO, 0))
-        return flags == 0 ? alloc_fast(pmm, out) : alloc_slowly(pmm, flags, out);
+    if (flags != PMM_NOZERO)
+        return alloc_other(pmm, flags, out);
     struct pmm_slot *slot = slot_here(pmm);
-    uint64_t frame = slot_pop(slot, &slot->dirty, 0);
-    if (__builtin_expect(frame == UINT64_MAX, 0))
+    paddr_t address;
+    if (unlikely(!slot_pop(slot, &slot->dirty, 0, &address)))
         return alloc_slowly(pmm, flags, out);
-    *out = frame << FRAME_SHIFT;
-    mm_port_memory_allocated(phys_to_virt(*out), FRAME_SIZE);
+    hook_allocated(pmm, address);
+    *out = address;
     return MM_OK;
 }
 
@@ -280,28 +321,24 @@ static uint64_t pop_many(struct pmm *pmm, uint64_t count, unsigned flags, paddr_
 
     for (; done < count; done++) {
         struct pmm_slot *slot = slot_here(pmm);
-        uint64_t frame = UINT64_MAX, zero = 0;
-        if ((flags & PMM_NOZERO) == 0 && !magazine_looks_empty(&slot->zero)) {
-            frame = slot_pop(slot, &slot->zero, SLOT_DIRTY);
-            zero = frame == UINT64_MAX ? 0 : 1;
-        }
-        if (frame == UINT64_MAX)
-            frame = slot_pop(slot, &slot->dirty, 0);
-        if (frame == UINT64_MAX)
+        paddr_t address;
+        bool zero = (flags & PMM_NOZERO) == 0 && !magazine_looks_empty(&slot->zero) &&
+                    slot_pop(slot, &slot->zero, SLOT_DIRTY, &address);
+        if (!zero && !slot_pop(slot, &slot->dirty, 0, &address))
             break;
-        out[done] = frame << FRAME_SHIFT | zero;
+        out[done] = address | zero;
     }
     return done;
 }
 
-static void finish_many(uint64_t count, unsigned flags, paddr_t *out)
+static void finish_many(const struct pmm *pmm, uint64_t count, unsigned flags, paddr_t *out)
 {
     for (uint64_t i = 0; i < count; i++) {
         bool zero = (out[i] & 1) != 0;
         out[i] &= ~(paddr_t)1;
-        mm_port_memory_allocated(phys_to_virt(out[i]), FRAME_SIZE);
+        hook_allocated(pmm, out[i]);
         if (!zero && (flags & PMM_NOZERO) == 0)
-            memset(phys_to_virt(out[i]), 0, FRAME_SIZE);
+            memset(frame_content(pmm, out[i]), 0, FRAME_SIZE);
     }
 }
 
@@ -310,7 +347,7 @@ static void undo_many_locked(struct pmm *pmm, const paddr_t *out, uint64_t count
 {
     for (uint64_t i = 0; i < count; i++) {
         struct pmm_range *range = pmm_range_of(pmm, out[i]);
-        (void)pmm_give_locked(pmm, range, id_of(range, out[i]), (out[i] & 1) != 0);
+        (void)pmm_give_one_locked(pmm, range, id_of(range, out[i]), (out[i] & 1) != 0);
     }
 }
 
@@ -345,13 +382,13 @@ mm_status_t pmm_alloc_frames(struct pmm *pmm, uint64_t count, unsigned flags, pa
             undo_many_locked(pmm, out + done, got);
         pmm_unlock_after_alloc(pmm, saved, &bugs);
         if (failed) {
-            finish_many(done, PMM_NOZERO, out);
+            finish_many(pmm, done, PMM_NOZERO, out);
             pmm_free_frames(pmm, out, done);
             mm_debug("pmm: no %lu free frames", count);
             return MM_OUT_OF_MEMORY;
         }
     }
-    finish_many(count, flags, out);
+    finish_many(pmm, count, flags, out);
     mm_debug("pmm: allocated %lu used frames", count);
     return MM_OK;
 }
@@ -372,13 +409,12 @@ static enum pmm_frame_state state_to_free(const struct pmm *pmm, const struct pm
     if (range == NULL)
         return PMM_FRAME_OUTSIDE;
     enum pmm_frame_state state = pmm_state_of_id(pmm->core, id_of(range, address));
-    uint64_t frame = address >> FRAME_SHIFT;
     if (state == PMM_FRAME_TABLE && pmm_is_free_table(pmm->core, id_of(range, address)))
         return PMM_FRAME_FREE;
     if (state != PMM_FRAME_USED)
         return state;
-    return (slot != NULL ? slot_holds(slot, frame) : pmm_is_cached(pmm, frame)) ? PMM_FRAME_FREE
-                                                                                : state;
+    return (slot != NULL ? slot_holds(slot, address) : pmm_is_cached(pmm, address)) ? PMM_FRAME_FREE
+                                                                                    : state;
 }
 
 /* The frame is a used one: into the cache, or back to its chunk. */
@@ -390,21 +426,21 @@ static void give_frame_locked(struct pmm *pmm, struct pmm_slot *slot, struct pmm
 
     if (slot != NULL && chunk_kind(core, chunk) == CHUNK_FULL)
         chunk_open_locked(pmm, range, chunk);
-    bool plain = chunk_kind(core, chunk) <= CHUNK_MIXED &&
-                 (core->plain[chunk] >> id / BITS_PER_WORD % CHUNK_WORDS & 1) != 0;
-    const struct pmm_side *side = plain || slot == NULL ? NULL : side_find(core, chunk);
+    const struct pmm_side *side =
+        slot == NULL || bits_test(core->plain, id / BITS_PER_WORD) ? NULL : side_find(core, chunk);
     if (slot == NULL || (side != NULL && bits_test(side->bad, id % CHUNK_FRAMES))) {
-        (void)pmm_give_locked(pmm, range, id, zero);
+        (void)pmm_give_one_locked(pmm, range, id, zero);
         return;
     }
-    slot->first_frame = range->base >> FRAME_SHIFT;
+    slot->base = range->base;
     slot->frames = range->frames;
-    slot->bias = range->bias;
+    slot->first_id = range_first_id(range);
+    slot_compact_locked(slot);
     if (zero && slot_is_full_locked(slot, true))
         zero = false;
     if (slot_is_full_locked(slot, zero))
         slot_flush_locked(pmm, slot, zero, (core->dirty_capacity + 1) / 2, bugs);
-    slot_push_locked(slot, zero, address >> FRAME_SHIFT);
+    slot_push_locked(slot, zero, address);
 }
 
 static MM_COLD void free_slowly(struct pmm *pmm, paddr_t address, bool zero)
@@ -440,64 +476,72 @@ static MM_COLD void free_slowly(struct pmm *pmm, paddr_t address, bool zero)
         mm_debug("pmm: freed used frame 0x%lx", address);
 }
 
-/* The frame's number if all that a free must know of it can be had without the lock and is in order, else
- * UINT64_MAX. */
-static inline __attribute__((always_inline)) uint64_t
-checked_frame(const struct pmm *pmm, const struct pmm_slot *slot, paddr_t address)
+/* True if all that a free must know of the frame can be had without the lock and is in order, but for
+ * the slot's own cache. */
+FAST bool is_surely_used(const struct pmm *pmm, const struct pmm_slot *slot, paddr_t address)
 {
-    uint64_t frame = address >> FRAME_SHIFT;
+    uint64_t offset = address - slot->base;
+    /* Rotated: an unaligned address or one below the range is far above any count of frames. */
+    uint64_t place = offset >> FRAME_SHIFT | offset << (64 - FRAME_SHIFT);
 
-    if (__builtin_expect((address & (FRAME_SIZE - 1)) != 0 ||
-                             frame - slot->first_frame >= slot->frames,
-                         0))
-        return UINT64_MAX;
-    uint64_t id = frame + slot->bias, chunk = id / CHUNK_FRAMES;
-    uint64_t used = bits_load(&pmm->taken[id / BITS_PER_WORD]) >> id % BITS_PER_WORD;
-    unsigned plain = (unsigned)__atomic_load_n(&pmm->plain[chunk], __ATOMIC_RELAXED) >>
-                     (id / BITS_PER_WORD % CHUNK_WORDS);
-    uint64_t whole = bits_load(&pmm->whole[chunk / BITS_PER_WORD]) >> chunk % BITS_PER_WORD;
-    uint64_t entry = bits_load(&slot->entries[slot->newest[frame % SLOT_HASH]]);
-    /* An entry with this hash that is this frame, or has others behind it, is looked at slowly. */
-    if (__builtin_expect((used & plain & ~whole & 1) == 0 || (entry & ENTRY_FRAME_MASK) == frame ||
-                             entry >> ENTRY_FRAME_BITS != SLOT_NONE,
-                         0)) {
-        if ((used & plain & ~whole & 1) == 0 || slot_holds(slot, frame))
-            return UINT64_MAX;
-    }
-    return frame;
+    if (unlikely(place >= slot->frames))
+        return false;
+    uint64_t id = slot->first_id + place;
+    return likely(bits_test(pmm->plain, id / BITS_PER_WORD)) && likely(bits_test(pmm->taken, id));
 }
 
-static inline __attribute__((always_inline)) bool
-slot_push(struct pmm_slot *slot, struct magazine *magazine, uint64_t first_place, uint64_t frame)
+/* False, at once, if no entry of the cache is this frame: it has no youngest one with its hash, or one
+ * that is another frame and has none behind it. */
+FAST bool may_be_here(const struct pmm_slot *slot, paddr_t address)
 {
-    int32_t at = __atomic_load_n(&magazine->bottom, __ATOMIC_RELAXED);
-    uint16_t *newest = &slot->newest[frame % SLOT_HASH];
+    uint64_t place = load_place(&slot->newest[slot_hash(address)]);
 
-    if (__builtin_expect(at >= __atomic_load_n(&magazine->limit, __ATOMIC_RELAXED), 0))
-        return false;
-    mm_port_memory_freed(phys_to_virt(frame << FRAME_SHIFT), FRAME_SIZE);
-    uint64_t place = (uint64_t)at + first_place;
-    bits_store(&slot->entries[place], frame | (uint64_t)*newest << ENTRY_FRAME_BITS);
-    __atomic_store_n(newest, (uint16_t)place, __ATOMIC_RELAXED);
-    __atomic_store_n(&magazine->bottom, at + 1, __ATOMIC_RELEASE);
-    return true;
+    return unlikely(load_place(&slot->older[place]) != SLOT_NONE) ||
+           unlikely(bits_load(&slot->entries[place]) == address);
+}
+
+/* The frame may be in this cache: walks through the index. */
+static __attribute__((noinline)) void free_walking(struct pmm *pmm, paddr_t address, bool zero)
+{
+    struct pmm_slot *slot = slot_here(pmm);
+
+    if (slot_holds(slot, address)) {
+        free_slowly(pmm, address, zero);
+        return;
+    }
+    hook_freed(pmm, address);
+    if (!slot_push(slot, zero ? &slot->zero : &slot->dirty, zero ? SLOT_DIRTY : 0, address)) {
+        hook_allocated(pmm, address);
+        free_slowly(pmm, address, zero);
+    }
+}
+
+FAST void free_fast(struct pmm *pmm, paddr_t address, bool zero)
+{
+    struct pmm_slot *slot = slot_here(pmm);
+    struct magazine *magazine = zero ? &slot->zero : &slot->dirty;
+
+    if (unlikely(!is_surely_used(pmm, slot, address))) {
+        free_slowly(pmm, address, zero);
+        return;
+    }
+    if (may_be_here(slot, address)) {
+        free_walking(pmm, address, zero);
+        return;
+    }
+    hook_freed(pmm, address);
+    if (unlikely(!slot_push(slot, magazine, zero ? SLOT_DIRTY : 0, address))) {
+        hook_allocated(pmm, address);
+        free_slowly(pmm, address, zero);
+    }
 }
 
 void pmm_free_frame(struct pmm *pmm, paddr_t address)
 {
-    struct pmm_slot *slot = slot_here(pmm);
-    uint64_t frame = checked_frame(pmm, slot, address);
-
-    if (__builtin_expect(frame == UINT64_MAX || !slot_push(slot, &slot->dirty, 0, frame), 0))
-        free_slowly(pmm, address, false);
+    free_fast(pmm, address, false);
 }
 
 void pmm_free_zeroed_frame(struct pmm *pmm, paddr_t address)
 {
-    struct pmm_slot *slot = slot_here(pmm);
-    uint64_t frame = checked_frame(pmm, slot, address);
-
-    if (__builtin_expect(frame == UINT64_MAX || !slot_push(slot, &slot->zero, SLOT_DIRTY, frame),
-                         0))
-        free_slowly(pmm, address, true);
+    free_fast(pmm, address, true);
 }

@@ -24,7 +24,6 @@ static bool take_large_locked(struct pmm *pmm, struct pmm_range **range, uint64_
     *range = pmm_range_of_chunk(pmm, *chunk);
     bittree_remove(&core->whole, *chunk);
     core->whole_count--;
-    __atomic_store_n(&core->plain[*chunk], 0, __ATOMIC_RELAXED);
     chunk_set_info(core, *chunk, CHUNK_FULL, 0);
     (*range)->free_frames -= CHUNK_FRAMES;
     pmm->stats.free_frames -= CHUNK_FRAMES;
@@ -182,7 +181,7 @@ static uint64_t find_not_used(const struct pmm *pmm, const struct pmm_range *ran
             id |= CHUNK_FRAMES - 1; /* frames of such a chunk are in no cache */
             continue;
         }
-        if (pmm_is_cached(pmm, id - range->bias))
+        if (pmm_is_cached(pmm, address_of(range, id)))
             return id;
     }
     return other;
@@ -198,7 +197,7 @@ static void give_block_locked(struct pmm *pmm, struct pmm_range *range, uint64_t
         end = end < to ? end : to;
         if (chunk_kind(core, chunk) == CHUNK_MIXED) {
             for (uint64_t id = from; id < end; id++)
-                (void)pmm_give_locked(pmm, range, id, false);
+                (void)pmm_give_one_locked(pmm, range, id, false);
         } else {
             pmm_change_locked(pmm, range, from, end, PMM_FRAME_USED, PMM_FRAME_FREE);
         }

@@ -123,11 +123,6 @@ static void set_words(struct pmm_core *core, uint64_t chunk, uint64_t value)
         bits_store(&core->taken[chunk * CHUNK_WORDS + w], value);
 }
 
-static void set_plain(struct pmm_core *core, uint64_t chunk, uint8_t plain)
-{
-    __atomic_store_n(&core->plain[chunk], plain, __ATOMIC_RELAXED);
-}
-
 static void set_member(struct bittree *tree, uint64_t chunk, bool member)
 {
     if (bittree_has(tree, chunk) == member)
@@ -169,17 +164,17 @@ void chunk_open_locked(struct pmm *pmm, struct pmm_range *range, uint64_t chunk)
 
     if (bittree_has(&core->whole, chunk)) {
         set_words(core, chunk, 0);
-        set_plain(core, chunk, UINT8_MAX);
+        chunk_set_plain(core, chunk, UINT8_MAX);
         chunk_set_info(core, chunk, CHUNK_BITMAP, CHUNK_FRAMES);
         whole_remove(core, chunk);
         bittree_add(&core->partial, chunk);
     } else if (kind == CHUNK_FULL) {
         set_words(core, chunk, UINT64_MAX);
-        set_plain(core, chunk, UINT8_MAX);
+        chunk_set_plain(core, chunk, UINT8_MAX);
         chunk_set_info(core, chunk, CHUNK_BITMAP, 0);
     } else if (kind != CHUNK_BITMAP && kind != CHUNK_MIXED) {
         set_member(&core->tables, chunk, false);
-        set_plain(core, chunk, 0);
+        chunk_set_plain(core, chunk, 0);
         open_special(core, range, chunk, kind);
         if (kind == CHUNK_TABLE)
             chunk_settle_locked(pmm, range, chunk); /* its free frames are everybody's now */
@@ -204,11 +199,11 @@ static enum chunk_kind settle_side(struct pmm_core *core, const struct pmm_range
         good |= inside & ~side->bad[w];
         bad |= side->bad[w];
     }
-    set_plain(core, chunk, (uint8_t)plain);
+    chunk_set_plain(core, chunk, plain);
     if (special != 0 && (unreserved != 0 || (good != 0 && bad != 0)))
         return CHUNK_MIXED;
     side_drop_locked(core, chunk);
-    set_plain(core, chunk, special == 0 ? UINT8_MAX : 0);
+    chunk_set_plain(core, chunk, special == 0 ? UINT8_MAX : 0);
     return special == 0 ? CHUNK_BITMAP : bad == 0 ? CHUNK_RESERVED : CHUNK_RETIRED;
 }
 
@@ -223,10 +218,11 @@ void chunk_settle_locked(struct pmm *pmm, struct pmm_range *range, uint64_t chun
     if (kind == CHUNK_MIXED)
         kind = settle_side(core, range, chunk);
     else
-        set_plain(core, chunk, UINT8_MAX);
+        chunk_set_plain(core, chunk, UINT8_MAX);
     chunk_set_info(core, chunk, kind, free_frames);
     set_member(&core->partial, chunk, free_frames != 0 && free_frames != CHUNK_FRAMES);
     if (free_frames == CHUNK_FRAMES && !bittree_has(&core->whole, chunk)) {
+        chunk_set_plain(core, chunk, 0);
         bittree_add(&core->whole, chunk);
         core->whole_count++;
     }
@@ -247,7 +243,7 @@ static void change_whole_chunk(struct pmm *pmm, uint64_t chunk, enum pmm_frame_s
         set_member(&core->partial, chunk, false);
         set_member(&core->tables, chunk, false);
     }
-    set_plain(core, chunk, 0);
+    chunk_set_plain(core, chunk, 0);
     if (new == PMM_FRAME_FREE) {
         chunk_set_info(core, chunk, CHUNK_BITMAP, CHUNK_FRAMES);
         bittree_add(&core->whole, chunk);
@@ -337,10 +333,10 @@ void pmm_change_locked(struct pmm *pmm, struct pmm_range *range, uint64_t from, 
     }
 }
 
-/* ---- one frame back ---- */
+/* ---- single frames back ---- */
 
 /* A frame that the short cut does not know: bad, or in a chunk that is FULL. */
-static MM_COLD bool give_slowly(struct pmm *pmm, struct pmm_range *range, uint64_t id, bool zero)
+static bool give_one_slowly(struct pmm *pmm, struct pmm_range *range, uint64_t id, bool zero)
 {
     struct pmm_core *core = pmm->core;
     uint64_t chunk = id / CHUNK_FRAMES;
@@ -357,34 +353,54 @@ static MM_COLD bool give_slowly(struct pmm *pmm, struct pmm_range *range, uint64
     return true;
 }
 
-bool pmm_give_locked(struct pmm *pmm, struct pmm_range *range, uint64_t id, bool zero)
+static MM_COLD uint64_t give_slowly(struct pmm *pmm, struct pmm_range *range, uint64_t word,
+                                    uint64_t mask, bool zero)
 {
-    struct pmm_core *core = pmm->core;
-    uint64_t chunk = id / CHUNK_FRAMES, word = id / BITS_PER_WORD;
-    uint64_t bit = (uint64_t)1 << id % BITS_PER_WORD;
+    uint64_t wrong = 0;
 
-    if (bittree_has(&core->whole, chunk))
-        return false;
-    if (chunk_kind(core, chunk) >= CHUNK_TABLE ||
-        (core->plain[chunk] >> word % CHUNK_WORDS & 1) == 0)
-        return give_slowly(pmm, range, id, zero);
-    if ((core->taken[word] & bit) == 0)
-        return false;
-    bits_store(&core->taken[word], core->taken[word] & ~bit);
-    core->info[chunk]++;
-    uint64_t free_frames = chunk_free(core, chunk);
-    if (free_frames == 1)
-        bittree_add(&core->partial, chunk);
-    if (free_frames == CHUNK_FRAMES) {
-        bittree_remove(&core->partial, chunk);
+    for (; mask != 0; mask &= mask - 1)
+        if (!give_one_slowly(pmm, range, word * BITS_PER_WORD + bits_lowest(mask), zero))
+            wrong |= mask & -mask;
+    return wrong;
+}
+
+/* The free frames of a chunk went from `before` to `after`, which is more. */
+static inline void note_more_free(struct pmm_core *core, uint64_t chunk, uint64_t before,
+                                  uint64_t after)
+{
+    if (after == CHUNK_FRAMES) {
+        if (before != 0)
+            bittree_remove(&core->partial, chunk);
         bittree_add(&core->whole, chunk);
         core->whole_count++;
+        chunk_set_plain(core, chunk, 0);
+    } else if (before == 0) {
+        bittree_add(&core->partial, chunk);
     }
-    if (!zero && (core->clean[chunk / BITS_PER_WORD] >> chunk % BITS_PER_WORD & 1) != 0)
+}
+
+uint64_t pmm_give_locked(struct pmm *pmm, struct pmm_range *range, uint64_t word, uint64_t mask,
+                         bool zero)
+{
+    struct pmm_core *core = pmm->core;
+    uint64_t chunk = word / CHUNK_WORDS, taken = core->taken[word];
+
+    if (__builtin_expect(!bits_test(core->plain, word), 0))
+        return give_slowly(pmm, range, word, mask, zero);
+    uint64_t given = mask & taken;
+    if (__builtin_expect(given == 0, 0))
+        return mask;
+    uint64_t count = (given & (given - 1)) == 0 ? 1 : bits_count(given);
+    uint64_t before = chunk_free(core, chunk);
+    bits_store(&core->taken[word], taken & ~given);
+    __atomic_store_n(&core->info[chunk], (uint16_t)(core->info[chunk] + count), __ATOMIC_RELAXED);
+    if (before == 0 || before + count == CHUNK_FRAMES)
+        note_more_free(core, chunk, before, before + count);
+    if (!zero && bits_test(core->clean, chunk))
         bits_clear(core->clean, chunk);
     core->frees++;
-    range->free_frames++;
-    pmm->stats.free_frames++;
-    pmm->stats.used_frames--;
-    return true;
+    range->free_frames += count;
+    pmm->stats.free_frames += count;
+    pmm->stats.used_frames -= count;
+    return mask & ~taken;
 }

@@ -73,7 +73,7 @@ void pmm_set_low_water(struct pmm *pmm, uint64_t frames, pmm_low_water_fn callba
 /* ---- idle ---- */
 
 /* A free frame whose content is not known, for clearing; it is used meanwhile. */
-static bool take_dirty(struct pmm *pmm, unsigned index, uint64_t *frame)
+static bool take_dirty(struct pmm *pmm, unsigned index, paddr_t *address)
 {
     struct pmm_core *core = pmm->core;
     uint64_t masks[CHUNK_WORDS];
@@ -81,7 +81,7 @@ static bool take_dirty(struct pmm *pmm, unsigned index, uint64_t *frame)
     struct pmm_slot *slot = slot_get_locked(pmm, index);
     bool found = slot != NULL && !slot_is_full_locked(slot, true);
 
-    if (found && !slot_pop_locked(slot, false, frame)) {
+    if (found && !slot_pop_locked(slot, false, address)) {
         uint64_t chunk = pmm_find_chunk_locked(pmm, slot->hint);
         found = chunk != CHUNK_NONE && !bits_test(core->clean, chunk);
         if (found) {
@@ -89,8 +89,8 @@ static bool take_dirty(struct pmm *pmm, unsigned index, uint64_t *frame)
             (void)pmm_claim_locked(pmm, pmm_range_of_chunk(pmm, chunk), chunk, 1, masks);
             for (unsigned w = 0; w < CHUNK_WORDS; w++)
                 if (masks[w] != 0)
-                    *frame = (chunk * CHUNK_WORDS + w) * BITS_PER_WORD + bits_lowest(masks[w]) -
-                             range->bias;
+                    *address = address_of(range, (chunk * CHUNK_WORDS + w) * BITS_PER_WORD +
+                                                     bits_lowest(masks[w]));
         }
     }
     mm_port_unlock(&pmm->lock, saved);
@@ -99,14 +99,14 @@ static bool take_dirty(struct pmm *pmm, unsigned index, uint64_t *frame)
 
 bool pmm_idle_work(struct pmm *pmm)
 {
-    uint64_t frame = 0;
+    paddr_t address = 0;
     unsigned index = mm_port_cpu_slot();
 
-    if (index >= MM_PORT_SLOTS || !take_dirty(pmm, index, &frame))
+    if (index >= MM_PORT_SLOTS || !take_dirty(pmm, index, &address))
         return false;
-    void *content = phys_to_virt(frame << FRAME_SHIFT);
+    void *content = frame_content(pmm, address);
     mm_port_memory_allocated(content, FRAME_SIZE);
     memset(content, 0, FRAME_SIZE);
-    pmm_free_zeroed_frame(pmm, frame << FRAME_SHIFT);
+    pmm_free_zeroed_frame(pmm, address);
     return true;
 }

@@ -75,7 +75,7 @@ static struct layout layout_of(const struct memmap *map)
     layout.whole = place(&layout, set);
     layout.tables = place(&layout, set);
     layout.info = place(&layout, layout.chunks * sizeof(uint16_t));
-    layout.plain = place(&layout, layout.chunks);
+    layout.plain = place(&layout, mm_round_up(layout.chunks, sizeof(uint64_t)));
     layout.clean = place(&layout, (layout.chunks + 63) / 64 * sizeof(uint64_t));
     layout.side = place(&layout, layout.sides * sizeof(struct pmm_side));
     layout.refs = place(&layout, layout.sides * sizeof(uint64_t));
@@ -95,7 +95,7 @@ static struct pmm_core *place_core(void *metadata, const struct layout *layout, 
     *core = (struct pmm_core){ .chunks = layout->chunks,
                                .taken = (void *)(at + layout->taken),
                                .info = (void *)(at + layout->info),
-                               .plain = at + layout->plain,
+                               .plain = (void *)(at + layout->plain),
                                .clean = (void *)(at + layout->clean),
                                .sides = (void *)(at + layout->side),
                                .refs = (void *)(at + layout->refs),
@@ -106,6 +106,7 @@ static struct pmm_core *place_core(void *metadata, const struct layout *layout, 
     bittree_init(&core->partial, layout->chunks, (void *)(at + layout->partial));
     bittree_init(&core->whole, layout->chunks, (void *)(at + layout->whole));
     bittree_init(&core->tables, layout->chunks, (void *)(at + layout->tables));
+    memset(core->plain, 0, mm_round_up(layout->chunks, sizeof(uint64_t)));
     memset(core->clean, clean ? 0xff : 0, (layout->chunks + 63) / 64 * sizeof(uint64_t));
     for (uint32_t i = 0; i < core->side_capacity; i++)
         core->sides[i].reserved[0] = i + 1;
@@ -121,10 +122,8 @@ static void reserve_segment(struct pmm *pmm, const struct pmm_range *range, padd
     uint64_t first = id_of(range, base) / CHUNK_FRAMES;
     uint64_t last = (id_of(range, end - FRAME_SIZE)) / CHUNK_FRAMES;
 
-    for (uint64_t chunk = first; chunk <= last; chunk++) {
+    for (uint64_t chunk = first; chunk <= last; chunk++)
         chunk_set_info(pmm->core, chunk, CHUNK_RESERVED, 0);
-        pmm->core->plain[chunk] = 0;
-    }
 }
 
 static void free_piece(struct pmm *pmm, struct pmm_range *range, uint64_t from, uint64_t to)
@@ -206,7 +205,7 @@ static void set_caches(struct pmm *pmm, const struct pmm_config *config)
     uint64_t wanted = config->magazine_frames == 0 ? SLOT_DIRTY : config->magazine_frames;
 
     core->dirty_capacity = wanted > SLOT_DIRTY ? SLOT_DIRTY : (uint32_t)wanted;
-    core->zero_capacity = core->dirty_capacity < 4 ? 1 : core->dirty_capacity / 4;
+    core->zero_capacity = core->dirty_capacity < 8 ? 1 : core->dirty_capacity / 8;
     core->small =
         config->magazine_frames == 0 && pmm->stats.total_frames * FRAME_SIZE < PMM_SMALL_BYTES;
     core->full = config->full_harden;
@@ -228,8 +227,8 @@ void pmm_init(struct pmm *pmm, const struct memmap *map, void *metadata,
         pmm->slots[i] = &pmm_absent_slot;
     pmm->core = place_core(metadata, &layout, config->memory_is_zero);
     pmm->ranges = (struct pmm_range *)(void *)((uint8_t *)metadata + layout.ranges);
+    pmm->hhdm = hhdm_offset();
     pmm->taken = pmm->core->taken;
-    pmm->whole = pmm->core->whole.level[0];
     pmm->plain = pmm->core->plain;
     for (size_t index = 0; next_run(map, &index, &run);)
         add_run(pmm, run);

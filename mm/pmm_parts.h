@@ -8,22 +8,22 @@
  * Of each chunk is kept:
  *   taken[8]   64 bytes, one bit a frame: 0 is free. Places outside RAM are 1.
  *   info       free frames and the kind: what the set bits of `taken` are
- *   plain      for each word of taken: 1 if all its set bits are used frames (or in caches)
+ *   plain      for each word of taken: 1 if it is valid and all its set bits are used frames (or in caches)
  *   clean      1: its free frames hold zeroes
  *   partial, whole, tables    three sets of chunks: some frames are free, all are, and free ones of those
  *                             that are tagged for page tables
  *
- *   kind       set bits of `taken`                            taken[], plain are valid
+ *   kind       set bits of `taken`                            taken[] is valid
  *   BITMAP     used                                           yes
  *   MIXED      the chunk's side says: reserved, table, used   yes
  *   TABLE      page tables                                    yes
  *   FULL, RESERVED, RETIRED   all frames are that             no
- *   (a chunk in `whole`: all are free)                        no, nor is info
+ *   (a chunk in `whole`: all are free)                        no, nor is info; plain is 0
  *
  * So a wholly free or wholly used chunk costs one bit or one number, and pmm_init touches nothing for
  * each frame. Frames in caches are used, as far as all this is concerned.
  *
- * Locking: everything here is guarded by pmm->lock. The fast path of pmm_free_frame reads whole, plain and
+ * Locking: everything here is guarded by pmm->lock. The fast path of pmm_free_frame reads plain and
  * taken without it: what they say of a frame that the caller owns does not change. */
 #ifndef MM_PMM_PARTS_H
 #define MM_PMM_PARTS_H
@@ -79,7 +79,7 @@ struct pmm_core {
     uint64_t high_chunk; /* the first at or above 4 GiB */
     uint64_t *taken;
     uint16_t *info;
-    uint8_t *plain;
+    uint64_t *plain;
     uint64_t *clean;
     struct bittree partial, whole, tables;
     uint64_t whole_count;
@@ -122,33 +122,48 @@ struct pmm_core {
 /* ---- caches ---- */
 
 #define SLOT_DIRTY 256u
-#define SLOT_ZERO  64u
+#define SLOT_ZERO  32u
 #define SLOT_NONE  (SLOT_DIRTY + SLOT_ZERO) /* a place in entries[] that holds no frame */
 #define SLOT_HASH  512u
 
-#define ENTRY_FRAME_BITS 48u
-#define ENTRY_FRAME_MASK (((uint64_t)1 << ENTRY_FRAME_BITS) - 1)
+static inline uint64_t slot_hash(paddr_t address)
+{
+    return (address >> FRAME_SHIFT) % SLOT_HASH;
+}
 
 /* The cache of one slot: a magazine of frames with any content, one of frames that hold zeroes, and an
  * index over both that answers at once whether a frame lies in here:
  *
  *   newest[frame number % 512] -> the place of the youngest entry with that hash, or SLOT_NONE
- *   entries[place]                frame number | place of the next older one with that hash << 48
+ *   entries[place]                the frame's address
+ *   older[place]                  the place of the next older one with that hash, or SLOT_NONE
  *
  * Places 0..255 are of the dirty magazine, the others of the zero one. A stack gives back the youngest
- * first, so pop sets newest[] to what the entry says, as a rule. Entries that another CPU has taken
+ * first, so pop sets newest[] to what older[] says, as a rule. (In
+ * an array of its own, so that a pop behind a push waits for one store, not for two.) Entries that another CPU has taken
  * are left in the index until the owner compacts; slot_holds() knows them by their place. */
 struct pmm_slot {
     struct magazine dirty;
     struct magazine zero;
-    uint64_t first_frame; /* the range of the last freed frame: number, count and bias */
+    paddr_t base; /* the range of the last freed frame */
     uint64_t frames;
-    uint64_t bias;
+    uint64_t first_id;
     uint64_t
         hint; /* lock: chunk where this slot last found frames (the seed's last-allocated hint) */
-    uint64_t entries[SLOT_NONE + 1];
+    paddr_t entries[SLOT_NONE + 1];
+    uint16_t older[SLOT_NONE + 1];
     uint16_t newest[SLOT_HASH];
 };
+
+static inline uint16_t load_place(const uint16_t *place)
+{
+    return __atomic_load_n(place, __ATOMIC_RELAXED);
+}
+
+static inline void store_place(uint16_t *place, uint16_t value)
+{
+    __atomic_store_n(place, value, __ATOMIC_RELAXED);
+}
 
 _Static_assert(sizeof(struct pmm_slot) <= FRAME_SIZE, "a cache fits in a frame");
 
@@ -160,6 +175,19 @@ struct pmm_bugs {
 };
 
 /* ---- pmm_chunk.c: chunks, and the states of frames in them ---- */
+
+/* The eight bits of `plain` of one chunk. */
+static inline unsigned chunk_plain(const struct pmm_core *core, uint64_t chunk)
+{
+    return (unsigned)(bits_load(&core->plain[chunk / 8]) >> chunk % 8 * 8) & 0xffu;
+}
+
+static inline void chunk_set_plain(struct pmm_core *core, uint64_t chunk, unsigned plain)
+{
+    uint64_t shift = chunk % 8 * 8, *word = &core->plain[chunk / 8];
+
+    bits_store(word, (*word & ~((uint64_t)0xff << shift)) | (uint64_t)plain << shift);
+}
 
 static inline enum chunk_kind chunk_kind(const struct pmm_core *core, uint64_t chunk)
 {
@@ -233,9 +261,24 @@ uint64_t pmm_find_other_locked(const struct pmm *pmm, uint64_t from, uint64_t to
 void pmm_change_locked(struct pmm *pmm, struct pmm_range *range, uint64_t from, uint64_t to,
                        enum pmm_frame_state old, enum pmm_frame_state new);
 
-/* Gives one used frame back to its chunk; `zero`: it holds zeroes.
- *   Returns:  false if the frame is not a used one: then nothing changed. */
-bool pmm_give_locked(struct pmm *pmm, struct pmm_range *range, uint64_t id, bool zero);
+/* Gives used frames of one word of taken[] back; `zero`: they hold zeroes.
+ *   Returns:  those of `mask` that are not used ones: with them nothing happens. */
+uint64_t pmm_give_locked(struct pmm *pmm, struct pmm_range *range, uint64_t word, uint64_t mask,
+                         bool zero);
+
+/* The same for one frame; false if it is not a used one. */
+static inline bool pmm_give_one_locked(struct pmm *pmm, struct pmm_range *range, uint64_t id,
+                                       bool zero)
+{
+    return pmm_give_locked(pmm, range, id / BITS_PER_WORD, (uint64_t)1 << id % BITS_PER_WORD,
+                           zero) == 0;
+}
+
+/* Where the content of a frame stands. Cost: one load. */
+static inline void *frame_content(const struct pmm *pmm, paddr_t address)
+{
+    return (void *)(uintptr_t)(pmm->hhdm + address);
+}
 
 /* ---- pmm_side.c ---- */
 
@@ -271,24 +314,25 @@ extern struct pmm_slot pmm_absent_slot;
 /* The cache of slot `index`, made if need be; NULL if it has none. */
 struct pmm_slot *slot_get_locked(struct pmm *pmm, unsigned index);
 
-/* True if the frame lies in this cache; place and frame as seen by its owner, or by anybody while the
- * owner is not at work. */
-bool slot_holds(const struct pmm_slot *slot, uint64_t frame);
+/* True if the frame lies in this cache, as seen by its owner, or by anybody while the owner is not at
+ * work. */
+bool slot_holds(const struct pmm_slot *slot, paddr_t address);
 
 /* True if the frame lies in any cache. */
-bool pmm_is_cached(const struct pmm *pmm, uint64_t frame);
+bool pmm_is_cached(const struct pmm *pmm, paddr_t address);
 
 /* Slow ways of the owner: takes the youngest entry; adds one where the magazine is not full. */
-bool slot_pop_locked(struct pmm_slot *slot, bool zero, uint64_t *frame);
-void slot_push_locked(struct pmm_slot *slot, bool zero, uint64_t frame);
+bool slot_pop_locked(struct pmm_slot *slot, bool zero, paddr_t *address);
+void slot_push_locked(struct pmm_slot *slot, bool zero, paddr_t address);
 bool slot_is_full_locked(const struct pmm_slot *slot, bool zero);
 
+void slot_compact_locked(struct pmm_slot *slot);
 void slot_refill_locked(struct pmm *pmm, struct pmm_slot *slot);
 void slot_flush_locked(struct pmm *pmm, struct pmm_slot *slot, bool zero, uint32_t count,
                        struct pmm_bugs *bugs);
 
 /* Takes an entry out of the index that is not the youngest with its hash. */
-void slot_unlink(struct pmm_slot *slot, uint64_t place, uint64_t entry);
+void slot_unlink(struct pmm_slot *slot, uint64_t place);
 
 /* Frames in all caches; of these, known to be zero. */
 uint64_t pmm_count_cached_locked(const struct pmm *pmm, uint64_t *zeroed);

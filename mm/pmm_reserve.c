@@ -19,7 +19,7 @@ static bool some_are_cached(const struct pmm *pmm, const struct pmm_range *range
     if (core->slots_present == 0 && core->zero_table_count == 0)
         return false;
     for (uint64_t id = from; id < to; id++)
-        if (pmm_is_cached(pmm, id - range->bias) || pmm_is_free_table(core, id))
+        if (pmm_is_cached(pmm, address_of(range, id)) || pmm_is_free_table(core, id))
             return true;
     return false;
 }
@@ -171,7 +171,7 @@ static void forget_plain(struct pmm *pmm, uint64_t from, uint64_t to)
 {
     for (uint64_t chunk = from / CHUNK_FRAMES; chunk * CHUNK_FRAMES < to; chunk++)
         if (!bittree_has(&pmm->core->whole, chunk) && chunk_kind(pmm->core, chunk) <= CHUNK_MIXED)
-            __atomic_store_n(&pmm->core->plain[chunk], 0, __ATOMIC_RELAXED);
+            chunk_set_plain(pmm->core, chunk, 0);
 }
 
 static mm_status_t retire_locked(struct pmm *pmm, struct pmm_range *range, uint64_t from,

@@ -4,7 +4,7 @@
  * is in magazine.h.
  *
  *      chunk --refill: whole words of the hint chunk, lowest frame on top--> magazine
- *      chunk <--flush: the older half, so that hot frames stay------------- magazine
+ *      chunk <--flush: the younger half, which the index gives up at once-- magazine
  *      chunk <--take back: all of it, from every slot, before memory is said to be out
  *
  * Invariants: a cache's frame is reserved; frames in a cache are used ones of their chunk; the index of
@@ -36,53 +36,47 @@ static bool place_is_valid(const struct pmm_slot *slot, uint64_t place)
            at < __atomic_load_n(&magazine->bottom, __ATOMIC_ACQUIRE);
 }
 
-bool slot_holds(const struct pmm_slot *slot, uint64_t frame)
+bool slot_holds(const struct pmm_slot *slot, paddr_t address)
 {
-    uint64_t place = __atomic_load_n(&slot->newest[frame % SLOT_HASH], __ATOMIC_RELAXED);
+    uint64_t place = load_place(&slot->newest[slot_hash(address)]);
 
     for (unsigned i = 0; i < SLOT_NONE && place < SLOT_NONE; i++) {
-        uint64_t entry = bits_load(&slot->entries[place]);
-        if ((entry & ENTRY_FRAME_MASK) == frame && place_is_valid(slot, place))
+        if (bits_load(&slot->entries[place]) == address && place_is_valid(slot, place))
             return true;
-        place = entry >> ENTRY_FRAME_BITS;
+        place = load_place(&slot->older[place]);
     }
     return false;
 }
 
-void slot_unlink(struct pmm_slot *slot, uint64_t place, uint64_t entry)
+void slot_unlink(struct pmm_slot *slot, uint64_t place)
 {
-    uint16_t link = (uint16_t)(entry >> ENTRY_FRAME_BITS);
-    uint64_t at = slot->newest[(entry & ENTRY_FRAME_MASK) % SLOT_HASH];
+    uint16_t *link = &slot->newest[slot_hash(slot->entries[place])];
 
-    for (unsigned i = 0; i < SLOT_NONE && at < SLOT_NONE; i++) {
-        uint64_t other = slot->entries[at];
-        if (other >> ENTRY_FRAME_BITS == place) {
-            bits_store(&slot->entries[at],
-                       (other & ENTRY_FRAME_MASK) | (uint64_t)link << ENTRY_FRAME_BITS);
-            return;
-        }
-        at = other >> ENTRY_FRAME_BITS;
-    }
+    for (unsigned i = 0; i < SLOT_NONE && *link < SLOT_NONE && *link != place; i++)
+        link = &slot->older[*link];
+    if (*link == place)
+        store_place(link, slot->older[place]);
 }
 
-static void index_add(struct pmm_slot *slot, uint64_t place, uint64_t frame)
+static void index_add(struct pmm_slot *slot, uint64_t place, paddr_t address)
 {
-    uint16_t *newest = &slot->newest[frame % SLOT_HASH];
+    uint16_t *newest = &slot->newest[slot_hash(address)];
 
-    bits_store(&slot->entries[place], frame | (uint64_t)*newest << ENTRY_FRAME_BITS);
-    __atomic_store_n(newest, (uint16_t)place, __ATOMIC_RELAXED);
+    bits_store(&slot->entries[place], address);
+    store_place(&slot->older[place], *newest);
+    store_place(newest, (uint16_t)place);
 }
 
 /* Makes the index anew from the entries. */
 static void index_rebuild(struct pmm_slot *slot)
 {
     for (unsigned i = 0; i < SLOT_HASH; i++)
-        __atomic_store_n(&slot->newest[i], SLOT_NONE, __ATOMIC_RELAXED);
+        store_place(&slot->newest[i], SLOT_NONE);
     for (unsigned zero = 0; zero < 2; zero++) {
         const struct magazine *magazine = magazine_of(slot, zero != 0);
         for (int32_t i = magazine->floor; i < magazine->bottom; i++) {
             uint64_t place = (uint64_t)i + (zero != 0 ? SLOT_DIRTY : 0);
-            index_add(slot, place, slot->entries[place] & ENTRY_FRAME_MASK);
+            index_add(slot, place, slot->entries[place]);
         }
     }
 }
@@ -107,7 +101,7 @@ static bool find_own_frame(struct pmm *pmm, struct pmm_range **range, uint64_t *
     for (unsigned plain = 0; plain < 2; plain++) {
         for (unsigned w = CHUNK_WORDS; w > 0; w--) {
             uint64_t word = chunk * CHUNK_WORDS + w - 1, free = ~core->taken[word];
-            if (free == 0 || (core->plain[chunk] >> (w - 1) & 1) != plain)
+            if (free == 0 || bits_test(core->plain, word) != (plain != 0))
                 continue;
             *id = word * BITS_PER_WORD + bits_lowest(free);
             return true;
@@ -131,7 +125,8 @@ static struct pmm_slot *make_slot(struct pmm *pmm, unsigned index)
     magazine_init(&slot->dirty, core->dirty_capacity, true);
     magazine_init(&slot->zero, core->zero_capacity, true);
     slot->hint = CHUNK_NONE;
-    slot->entries[SLOT_NONE] = ENTRY_FRAME_MASK | (uint64_t)SLOT_NONE << ENTRY_FRAME_BITS;
+    slot->entries[SLOT_NONE] = UINT64_MAX; /* no frame */
+    slot->older[SLOT_NONE] = SLOT_NONE;
     index_rebuild(slot);
     core->slots_present++;
     core->slots_end = index < core->slots_end ? core->slots_end : index + 1;
@@ -153,31 +148,27 @@ struct pmm_slot *slot_get_locked(struct pmm *pmm, unsigned index)
 
 /* ---- the owner, with the lock ---- */
 
-bool slot_pop_locked(struct pmm_slot *slot, bool zero, uint64_t *frame)
+bool slot_pop_locked(struct pmm_slot *slot, bool zero, paddr_t *address)
 {
     struct magazine *magazine = magazine_of(slot, zero);
-    int32_t at = magazine_count_locked(magazine) == 0 ? -1 : magazine_pop_at(magazine);
+    int32_t at = magazine->bottom - 1;
 
-    if (at < 0)
+    if (magazine_count_locked(magazine) == 0)
         return false;
     uint64_t place = (uint64_t)at + (zero ? SLOT_DIRTY : 0);
-    uint64_t entry = slot->entries[place];
-    uint16_t *newest = &slot->newest[(entry & ENTRY_FRAME_MASK) % SLOT_HASH];
-    if (*newest == place)
-        __atomic_store_n(newest, (uint16_t)(entry >> ENTRY_FRAME_BITS), __ATOMIC_RELAXED);
-    else
-        slot_unlink(slot, place, entry);
-    *frame = entry & ENTRY_FRAME_MASK;
+    slot_unlink(slot, place);
+    __atomic_store_n(&magazine->bottom, at, __ATOMIC_RELEASE);
+    *address = slot->entries[place];
     return true;
 }
 
-void slot_push_locked(struct pmm_slot *slot, bool zero, uint64_t frame)
+void slot_push_locked(struct pmm_slot *slot, bool zero, paddr_t address)
 {
     struct magazine *magazine = magazine_of(slot, zero);
     int32_t at = magazine->bottom;
 
     MM_ASSERT(at < magazine->capacity);
-    index_add(slot, (uint64_t)at + (zero ? SLOT_DIRTY : 0), frame);
+    index_add(slot, (uint64_t)at + (zero ? SLOT_DIRTY : 0), address);
     __atomic_store_n(&magazine->bottom, at + 1, __ATOMIC_RELEASE);
 }
 
@@ -190,33 +181,74 @@ bool slot_is_full_locked(const struct pmm_slot *slot, bool zero)
 
 /* ---- giving entries back ---- */
 
-static void give_entries(struct pmm *pmm, const uint64_t *entries, uint32_t count, bool zero,
-                         struct pmm_bugs *bugs)
+static void note_bugs(struct pmm_bugs *bugs, const struct pmm_range *range, uint64_t word,
+                      uint64_t wrong)
 {
-    struct pmm_range *range = &pmm->ranges[0];
-
-    for (uint32_t i = 0; i < count; i++) {
-        paddr_t address = (bits_load(&entries[i]) & ENTRY_FRAME_MASK) << FRAME_SHIFT;
-        if (address < range->base || address >= range_end(range))
-            range = pmm_range_of(pmm, address);
-        if (pmm_give_locked(pmm, range, id_of(range, address), zero))
-            continue;
+    for (; wrong != 0; wrong &= wrong - 1) {
         if (bugs->count < BUGS_KEPT)
-            bugs->frames[bugs->count] = address;
+            bugs->frames[bugs->count] =
+                address_of(range, word * BITS_PER_WORD + bits_lowest(wrong));
         bugs->count++;
     }
 }
 
+/* Neighbours of one word go back together. */
+static void give_entries(struct pmm *pmm, const uint64_t *entries, uint32_t count, bool zero,
+                         struct pmm_bugs *bugs)
+{
+    struct pmm_range *range = &pmm->ranges[pmm->core->last_range];
+    uint64_t word = 0, mask = 0;
+
+    for (uint32_t i = 0; i < count; i++) {
+        paddr_t address = bits_load(&entries[i]);
+        uint64_t frame = address >> FRAME_SHIFT;
+        bool other = frame - (range->base >> FRAME_SHIFT) >= range->frames;
+        uint64_t id = frame + range->bias, bit = (uint64_t)1 << frame % BITS_PER_WORD;
+        if (other || id / BITS_PER_WORD != word || (mask & bit) != 0) {
+            if (mask != 0)
+                note_bugs(bugs, range, word, pmm_give_locked(pmm, range, word, mask, zero));
+            if (other)
+                range = pmm_range_of(pmm, address);
+            id = frame + range->bias;
+            word = id / BITS_PER_WORD;
+            mask = 0;
+        }
+        mask |= bit;
+    }
+    if (mask != 0)
+        note_bugs(bugs, range, word, pmm_give_locked(pmm, range, word, mask, zero));
+}
+
+/* The `count` youngest: their places in the index are where pop would look, and nothing moves. */
 void slot_flush_locked(struct pmm *pmm, struct pmm_slot *slot, bool zero, uint32_t count,
                        struct pmm_bugs *bugs)
 {
     struct magazine *magazine = magazine_of(slot, zero);
     uint64_t *entries = entries_of(slot, zero);
+    uint64_t first_place = zero ? SLOT_DIRTY : 0;
     uint32_t held = magazine_count_locked(magazine);
+    int32_t bottom = magazine->bottom;
 
     count = count < held ? count : held;
-    give_entries(pmm, entries + magazine->floor, count, zero, bugs);
-    (void)magazine_compact_locked(magazine, entries, count);
+    for (int32_t i = bottom - 1; i >= bottom - (int32_t)count; i--) {
+        uint64_t place = (uint64_t)i + first_place;
+        uint16_t *newest = &slot->newest[slot_hash(entries[i])];
+        if (__builtin_expect(*newest == place, 1))
+            store_place(newest, slot->older[place]);
+        else
+            slot_unlink(slot, place);
+    }
+    __atomic_store_n(&magazine->bottom, bottom - (int32_t)count, __ATOMIC_RELEASE);
+    give_entries(pmm, entries + bottom - count, count, zero, bugs);
+}
+
+/* Brings the entries down to place 0 again after others have taken some. */
+void slot_compact_locked(struct pmm_slot *slot)
+{
+    if (slot->dirty.floor == 0 && slot->zero.floor == 0)
+        return;
+    (void)magazine_compact_locked(&slot->dirty, entries_of(slot, false), 0);
+    (void)magazine_compact_locked(&slot->zero, entries_of(slot, true), 0);
     index_rebuild(slot);
 }
 
@@ -226,14 +258,18 @@ void slot_flush_locked(struct pmm *pmm, struct pmm_slot *slot, bool zero, uint32
 static void push_claimed(struct pmm_slot *slot, const struct pmm_range *range, uint64_t chunk,
                          const uint64_t masks[CHUNK_WORDS], bool zero)
 {
+    struct magazine *magazine = magazine_of(slot, zero);
+    uint64_t first_place = zero ? SLOT_DIRTY : 0, place = first_place + (uint64_t)magazine->bottom;
+
     for (unsigned w = CHUNK_WORDS; w > 0; w--) {
-        uint64_t base = (chunk * CHUNK_WORDS + w - 1) * BITS_PER_WORD - range->bias;
+        paddr_t base = address_of(range, (chunk * CHUNK_WORDS + w - 1) * BITS_PER_WORD);
         for (uint64_t bits = masks[w - 1]; bits != 0;) {
             unsigned bit = BITS_PER_WORD - 1 - (unsigned)__builtin_clzll(bits);
-            slot_push_locked(slot, zero, base + bit);
+            index_add(slot, place++, base + bit * FRAME_SIZE);
             bits &= ~((uint64_t)1 << bit);
         }
     }
+    __atomic_store_n(&magazine->bottom, (int32_t)(place - first_place), __ATOMIC_RELEASE);
 }
 
 /* Half a magazine; less where little is free, so that one CPU does not take what others need. */
@@ -251,9 +287,7 @@ void slot_refill_locked(struct pmm *pmm, struct pmm_slot *slot)
     struct pmm_core *core = pmm->core;
     uint64_t wanted = refill_frames(pmm), masks[CHUNK_WORDS];
 
-    (void)magazine_compact_locked(&slot->dirty, entries_of(slot, false), 0);
-    (void)magazine_compact_locked(&slot->zero, entries_of(slot, true), 0);
-    index_rebuild(slot);
+    slot_compact_locked(slot);
     while (wanted > 0) {
         uint64_t chunk = pmm_find_chunk_locked(pmm, slot->hint);
         if (chunk == CHUNK_NONE)
@@ -290,25 +324,25 @@ uint64_t pmm_count_cached_locked(const struct pmm *pmm, uint64_t *zeroed)
     return dirty + *zeroed;
 }
 
-static bool magazine_has(const struct magazine *magazine, const uint64_t *entries, uint64_t frame)
+static bool magazine_has(const struct magazine *magazine, const uint64_t *entries, paddr_t address)
 {
     int32_t bottom = __atomic_load_n(&magazine->bottom, __ATOMIC_ACQUIRE);
 
     for (int32_t i = __atomic_load_n(&magazine->floor, __ATOMIC_RELAXED); i < bottom; i++)
-        if ((bits_load(&entries[i]) & ENTRY_FRAME_MASK) == frame)
+        if (bits_load(&entries[i]) == address)
             return true;
     return false;
 }
 
-bool pmm_is_cached(const struct pmm *pmm, uint64_t frame)
+bool pmm_is_cached(const struct pmm *pmm, paddr_t address)
 {
     unsigned end = __atomic_load_n(&pmm->core->slots_end, __ATOMIC_RELAXED);
 
     for (unsigned i = 0; i < end; i++) {
         const struct pmm_slot *slot = __atomic_load_n(&pmm->slots[i], __ATOMIC_ACQUIRE);
         if (slot != &pmm_absent_slot &&
-            (magazine_has(&slot->dirty, slot->entries, frame) ||
-             magazine_has(&slot->zero, slot->entries + SLOT_DIRTY, frame)))
+            (magazine_has(&slot->dirty, slot->entries, address) ||
+             magazine_has(&slot->zero, slot->entries + SLOT_DIRTY, address)))
             return true;
     }
     return false;

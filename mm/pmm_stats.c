@@ -14,7 +14,7 @@ static enum pmm_frame_state state_of(const struct pmm *pmm, const struct pmm_ran
 {
     enum pmm_frame_state state = pmm_state_of_id(pmm->core, id_of(range, address));
 
-    if ((state == PMM_FRAME_USED && pmm_is_cached(pmm, address >> FRAME_SHIFT)) ||
+    if ((state == PMM_FRAME_USED && pmm_is_cached(pmm, mm_round_down(address, FRAME_SIZE))) ||
         (state == PMM_FRAME_TABLE && pmm_is_free_table(pmm->core, id_of(range, address))))
         return PMM_FRAME_FREE;
     return state;
@@ -80,7 +80,7 @@ static uint64_t cached_in(const struct magazine *magazine, const uint64_t *entri
     int32_t bottom = __atomic_load_n(&magazine->bottom, __ATOMIC_ACQUIRE);
 
     for (int32_t i = magazine->floor; i < bottom; i++) {
-        paddr_t address = (bits_load(&entries[i]) & ENTRY_FRAME_MASK) << FRAME_SHIFT;
+        paddr_t address = bits_load(&entries[i]);
         count += address >= extent.base && address < extent.end;
     }
     return count;

@@ -41,7 +41,7 @@ static bool tag_whole_chunk(struct pmm *pmm, uint64_t *chunk)
     chunk_open_locked(pmm, pmm_range_of_chunk(pmm, *chunk), *chunk);
     bittree_remove(&core->partial, *chunk);
     bittree_add(&core->tables, *chunk);
-    __atomic_store_n(&core->plain[*chunk], 0, __ATOMIC_RELAXED);
+    chunk_set_plain(core, *chunk, 0);
     chunk_set_info(core, *chunk, CHUNK_TABLE, CHUNK_FRAMES);
     return true;
 }
@@ -56,7 +56,7 @@ static uint64_t mixed_place(const struct pmm_core *core, uint64_t chunk)
         if (free == 0)
             continue;
         found = word * BITS_PER_WORD + bits_lowest(free);
-        if ((core->plain[chunk] >> w & 1) == 0)
+        if (!bits_test(core->plain, word))
             break;
     }
     return found;
@@ -196,9 +196,8 @@ void pmm_free_table(struct pmm *pmm, paddr_t frame)
     if (range != NULL) {
         uint64_t id = id_of(range, frame);
         state = pmm_state_of_id(core, id);
-        if (state == PMM_FRAME_TABLE
-                ? pmm_is_free_table(core, id)
-                : state == PMM_FRAME_USED && pmm_is_cached(pmm, frame >> FRAME_SHIFT))
+        if (state == PMM_FRAME_TABLE ? pmm_is_free_table(core, id)
+                                     : state == PMM_FRAME_USED && pmm_is_cached(pmm, frame))
             state = PMM_FRAME_FREE;
         if (state == PMM_FRAME_TABLE && (core->full || MM_DEBUG))
             clear = pmm_cleared_bytes(frame);

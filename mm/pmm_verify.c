@@ -47,7 +47,7 @@ static void check_side(struct check *c, const struct pmm_range *range, uint64_t 
         note(c, "a special frame is taken", at, (reserved | table | bad) & ~core->taken[word], 0);
         note(c, "a reserved frame is no table", at, reserved & table, 0);
         note(c, "a special frame is RAM", at, (reserved | table | bad) & ~inside, 0);
-        note(c, "a plain word has no special frame", at, core->plain[chunk] >> w & 1,
+        note(c, "a plain word has no special frame", at, chunk_plain(core, chunk) >> w & 1,
              (reserved | table | bad) == 0);
         all |= reserved | table | bad;
     }
@@ -66,13 +66,15 @@ static void check_members(struct check *c, uint64_t chunk, paddr_t at, uint64_t 
          kind == CHUNK_TABLE && free_frames > 0);
     note(c, "a chunk that is wholly free is in whole", at, whole, free_frames == CHUNK_FRAMES);
     if (whole)
+        note(c, "words of a wholly free chunk", at, chunk_plain(core, chunk), 0);
+    if (whole)
         return;
     note(c, "kind of a chunk", at, kind <= CHUNK_RETIRED, 1);
     note(c, "free frames of a chunk", at, chunk_free(core, chunk), free_frames);
     if (kind == CHUNK_BITMAP)
-        note(c, "words of a plain chunk", at, core->plain[chunk], UINT8_MAX);
+        note(c, "words of a plain chunk", at, chunk_plain(core, chunk), UINT8_MAX);
     else if (kind != CHUNK_MIXED)
-        note(c, "words of a special chunk", at, core->plain[chunk], 0);
+        note(c, "words of a special chunk", at, chunk_plain(core, chunk), 0);
 }
 
 static void check_chunk(struct check *c, const struct pmm_range *range, uint64_t chunk,
@@ -165,10 +167,9 @@ static void check_sums(struct check *c)
 
 /* ---- caches ---- */
 
-static void check_entry(struct check *c, unsigned owner, uint64_t frame)
+static void check_entry(struct check *c, unsigned owner, paddr_t at)
 {
     const struct pmm *pmm = c->pmm;
-    paddr_t at = frame << FRAME_SHIFT;
     const struct pmm_range *range = pmm_range_of(pmm, at);
 
     note(c, "a cached frame is RAM", at, range != NULL, 1);
@@ -178,7 +179,7 @@ static void check_entry(struct check *c, unsigned owner, uint64_t frame)
          PMM_FRAME_USED);
     for (unsigned i = 0; i < pmm->core->slots_end; i++)
         if (pmm->slots[i] != &pmm_absent_slot)
-            note(c, "a cached frame lies in one cache", at, slot_holds(pmm->slots[i], frame),
+            note(c, "a cached frame lies in one cache", at, slot_holds(pmm->slots[i], at),
                  i == owner);
 }
 
@@ -192,11 +193,11 @@ static void check_magazine(struct check *c, unsigned owner, bool zero)
     note(c, "bounds of a cache", owner,
          magazine->floor >= 0 && magazine->floor <= bottom && bottom <= magazine->capacity, 1);
     for (int32_t i = magazine->floor; i < bottom && c->what == NULL; i++) {
-        uint64_t frame = bits_load(&slot->entries[first + (uint64_t)i]) & ENTRY_FRAME_MASK;
-        check_entry(c, owner, frame);
+        paddr_t address = bits_load(&slot->entries[first + (uint64_t)i]);
+        check_entry(c, owner, address);
         for (int32_t j = magazine->floor; j < i; j++)
-            note(c, "a frame lies in a cache once", frame << FRAME_SHIFT,
-                 (bits_load(&slot->entries[first + (uint64_t)j]) & ENTRY_FRAME_MASK) == frame, 0);
+            note(c, "a frame lies in a cache once", address,
+                 bits_load(&slot->entries[first + (uint64_t)j]) == address, 0);
     }
 }
 

@@ -59,8 +59,9 @@ typedef void (*pmm_low_water_fn)(void *context);
 struct pmm {
     /* Constant after pmm_init(); what the fast paths read. */
     const uint64_t *taken; /* one bit for each frame */
-    const uint64_t *whole; /* one bit for each chunk of 2 MiB: wholly free, its bits mean nothing */
-    const uint8_t *plain;  /* one bit for each word of `taken`: its set bits are used frames */
+    const uint64_t
+        *plain;    /* one bit for each word of `taken`: it is valid, its set bits are used */
+    uint64_t hhdm; /* hhdm_offset() */
     struct pmm_range *ranges; /* sorted by address, in the metadata */
     size_t range_count;
     struct pmm_core *core;
@@ -82,7 +83,7 @@ uint64_t pmm_metadata_bytes(const struct memmap *map);
  *   Units:      `metadata` has pmm_metadata_bytes(map) bytes, 64-byte aligned, any content; `config` may
  *               be NULL.
  *   Context:    boot CPU.
- *   Cost:       by ranges, not by memory: 16 bytes are written for each 64 chunks of 2 MiB. */
+ *   Cost:       by ranges; of the rest 12 bits are written for each 2 MiB. */
 void pmm_init(struct pmm *pmm, const struct memmap *map, void *metadata,
               const struct pmm_config *config);
 
