@@ -70,7 +70,7 @@ static const char *const trap_names[TRAP_EXCEPTIONS] = {
 
 static void trap_on_page_fault(const struct trap_frame *frame);
 
-void trap_init(void)
+MM_INIT void trap_init(void)
 {
     const uint64_t stack_tops[GDT_IST_COUNT] = {
         [GDT_IST_DOUBLE_FAULT] = (uint64_t)__double_fault_stack_end,
