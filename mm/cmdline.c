@@ -96,6 +96,61 @@ static bool read_low_memory(const struct mm_cmdline_word *word, struct mm_option
     return true;
 }
 
+static bool read_harden(const struct mm_cmdline_word *word, struct mm_options *options)
+{
+    options->full_harden = mm_cmdline_value_is(word, "full");
+    return options->full_harden || mm_cmdline_value_is(word, "default");
+}
+
+static unsigned digit_of(char letter)
+{
+    if (letter >= '0' && letter <= '9')
+        return (unsigned)(letter - '0');
+    letter = (char)(letter | ('a' ^ 'A'));
+    return letter >= 'a' && letter <= 'f' ? (unsigned)(letter - 'a') + 10 : UINT32_MAX;
+}
+
+/* Decimal or 0x..., then K, M, G, T or nothing; false if it is anything else, or needs 64 bits. */
+static bool read_size(const char **at, const char *end, uint64_t *out)
+{
+    static const char units[] = "KMGT";
+    bool hex = end - *at > 2 && (*at)[0] == '0' && (*at)[1] == 'x';
+    uint64_t value = 0;
+    const char *first = *at += hex ? 2 : 0;
+
+    for (; *at < end && digit_of(**at) < (hex ? 16u : 10u); (*at)++) {
+        if (value >> 58 != 0)
+            return false;
+        value = value * (hex ? 16u : 10u) + digit_of(**at);
+    }
+    if (*at == first)
+        return false;
+    for (unsigned i = 0; i < 4; i++) {
+        if (*at < end && **at == units[i]) {
+            (*at)++;
+            *out = value << 10 * (i + 1);
+            return *out >> 10 * (i + 1) == value;
+        }
+    }
+    *out = value;
+    return true;
+}
+
+static bool read_bad_ram(const struct mm_cmdline_word *word, struct mm_options *options)
+{
+    const char *at = word->value, *end = word->value + word->value_bytes;
+    uint64_t base, bytes;
+
+    if (options->bad_ram_count == MM_BAD_RAM_MAX || !read_size(&at, end, &base) || at == end ||
+        *at++ != ':' || !read_size(&at, end, &bytes) || at != end || bytes == 0 ||
+        base + bytes < base || base + bytes > UINT64_MAX - FRAME_SIZE)
+        return false;
+    options->bad_ram[options->bad_ram_count++] =
+        (struct mm_extent){ mm_round_down(base, FRAME_SIZE),
+                            mm_round_up(base + bytes, FRAME_SIZE) };
+    return true;
+}
+
 static bool read_dump(const struct mm_cmdline_word *word, struct mm_options *options)
 {
     options->dump = mm_cmdline_value_is(word, "on");
@@ -146,6 +201,8 @@ static const struct {
 } option_keys[] = {
     { "mm.log", "error, info or debug", read_log_level },
     { "mm.lowmem", "on or off", read_low_memory },
+    { "mm.harden", "default or full", read_harden },
+    { "mm.badram", "a base and a length, such as 0x1000000:64K, 8 times at most", read_bad_ram },
     { "mm.dump", "on or off", read_dump },
     { "mm.stress", "a number of seconds, at most 86400", read_stress },
     { "mm.bench", "frames, paging, heap or all", read_bench },

@@ -15,9 +15,11 @@ static struct mm kernel_mm;
 
 /* ---- memory map and frames ---- */
 
-/* The page tables that are live while mm starts; no map is trusted to keep them. */
+/* The page tables that are live while mm starts; no map is trusted to keep them. Nor does it know of
+ * bad RAM: both are kept out of the way of the map's normal form and of the metadata. */
 struct live_tables {
     bool known;
+    const struct mm_options *options;
     struct paging_root root;
     struct pmm *pmm;
     uint64_t kept;
@@ -25,7 +27,7 @@ struct live_tables {
 
 static struct live_tables find_live_tables(struct mm *mm)
 {
-    struct live_tables live = { .pmm = &mm->pmm };
+    struct live_tables live = { .pmm = &mm->pmm, .options = &mm->options };
 
     if (!mm->boot.paging_is_foreign) {
         live.root.root = mm_port_read_cr(3) & CR3_ADDRESS;
@@ -38,8 +40,14 @@ static struct live_tables find_live_tables(struct mm *mm)
 static paddr_t live_tables_obstacle(void *context, paddr_t base, paddr_t end)
 {
     struct live_tables *live = context;
+    paddr_t behind = live->known ? paging_tables_obstacle(&live->root, base, end) : base;
 
-    return live->known ? paging_tables_obstacle(&live->root, base, end) : base;
+    for (uint32_t i = 0; i < live->options->bad_ram_count; i++) {
+        const struct mm_extent *bad = &live->options->bad_ram[i];
+        if (bad->base < end && bad->end > base && bad->end > behind)
+            behind = bad->end;
+    }
+    return behind;
 }
 
 static void check_part(const struct boot_info *boot, struct boot_section part, const char *what)
@@ -97,6 +105,20 @@ static void keep_table(void *context, paddr_t table)
         live->kept++;
 }
 
+/* Before anything is handed out. */
+static void retire_bad_ram(struct mm *mm)
+{
+    for (uint32_t i = 0; i < mm->options.bad_ram_count; i++) {
+        struct mm_extent bad = mm->options.bad_ram[i];
+        uint64_t before = pmm_stats(&mm->pmm).retired_frames;
+
+        if (pmm_retire_range(&mm->pmm, bad.base, bad.end, NULL) != MM_OK)
+            mm_fatal("bad RAM 0x%lx-0x%lx could not be taken out of service", bad.base, bad.end);
+        mm_info("bad RAM 0x%lx-0x%lx: %lu KB taken out of service", bad.base, bad.end,
+                (pmm_stats(&mm->pmm).retired_frames - before) * FRAME_SIZE >> 10);
+    }
+}
+
 static void start_frames(struct mm *mm, struct live_tables *live)
 {
     paddr_t metadata = 0;
@@ -107,10 +129,12 @@ static void start_frames(struct mm *mm, struct live_tables *live)
     if (status != MM_OK)
         mm_fatal("no room for %lu KB of frame bitmaps: %s", bytes >> 10, mm_status_name(status));
     struct pmm_config config = { .low_memory = mm->options.low_memory,
+                                 .full_harden = mm->options.full_harden,
                                  .trace = mm_log_level >= MM_LOG_DEBUG };
     pmm_init(&mm->pmm, &mm->map, phys_to_virt(metadata), &config);
     if (live->known)
         paging_for_each_table(live->root, keep_table, live);
+    retire_bad_ram(mm);
     mm->pmm_ns += mm_port_time_ns() - start;
     if (live->kept > 0)
         mm_info("memory map: %lu page tables of the loader lie in usable memory: kept back",

@@ -116,7 +116,8 @@ static struct pmm_slot *make_slot(struct pmm *pmm, unsigned index)
     struct pmm_range *range;
     uint64_t id;
 
-    if (!find_own_frame(pmm, &range, &id))
+    /* Not out of the last frames that there are. */
+    if (pmm->stats.free_frames <= core->dirty_capacity || !find_own_frame(pmm, &range, &id))
         return NULL;
     pmm_change_locked(pmm, range, id, id + 1, PMM_FRAME_FREE, PMM_FRAME_RESERVED);
     struct pmm_slot *slot = phys_to_virt(address_of(range, id));

@@ -212,9 +212,10 @@ static void check_caches(struct check *c)
         present++;
         paddr_t at = virt_to_phys(pmm->slots[i]);
         const struct pmm_range *range = pmm_range_of(pmm, at);
+        enum pmm_frame_state state =
+            range == NULL ? PMM_FRAME_OUTSIDE : pmm_state_of_id(pmm->core, id_of(range, at));
         note(c, "a cache lies in a reserved frame", at,
-             range == NULL ? PMM_FRAME_OUTSIDE : pmm_state_of_id(pmm->core, id_of(range, at)),
-             PMM_FRAME_RESERVED);
+             state == PMM_FRAME_RESERVED || state == PMM_FRAME_RETIRED, 1);
         check_magazine(c, i, false);
         check_magazine(c, i, true);
     }

@@ -34,13 +34,20 @@ bool mm_cmdline_find(const char *line, const char *key, struct mm_cmdline_word *
 #define MM_BENCH_PAGING 2u
 #define MM_BENCH_HEAP   4u
 
+#define MM_BAD_RAM_MAX 8u
+
 /* What the mm.* keys of a command line ask for. */
 struct mm_options {
     int log_level;           /* mm.log=error|info|debug: an enum mm_log_level; default info */
     bool low_memory;         /* mm.lowmem=on: also hand out frames below 1 MiB; default off */
     bool dump;               /* mm.dump=on: log all mappings of the kernel at boot; default off */
     uint32_t stress_seconds; /* mm.stress=SECONDS: for the kernel's stress test; default 0, none */
-    unsigned bench;          /* mm.bench=frames|paging|heap|all: MM_BENCH_* bits; default 0, none */
+    bool full_harden;        /* mm.harden=default|full: misuse is told at once, at a price */
+    /* mm.badram=BASE:LENGTH: memory that is never used, whole frames; the key may stand up to
+     * MM_BAD_RAM_MAX times. Numbers in decimal or 0x..., with K, M, G or T behind them. */
+    struct mm_extent bad_ram[MM_BAD_RAM_MAX];
+    uint32_t bad_ram_count;
+    unsigned bench; /* mm.bench=frames|paging|heap|all: MM_BENCH_* bits; default 0, none */
 };
 
 /* Reads the mm.* keys. A key that mm does not know, or a value that the key does not take, is one
