@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /* The start: how long until the first frame can be had, and what the metadata take.
  *
- * What a GiB takes is the difference between 16 GiB and 32 GiB; what stays then is fixed, whatever the
- * size (fixed_kib). The metadata's memory is there and touched before, so that what is measured is the allocator and
- * not the page faults of this process. The memory itself is never touched, and need not exist. */
+ * What a GiB takes is the difference between 16 GiB and 32 GiB; what stays then is fixed, whatever
+ * the size (fixed_kib). The metadata's memory is there and touched before, so that what is measured is
+ * the allocator and not the page faults of this process. The memory itself is never touched, and need
+ * not exist. */
 #include "bench/frames.h"
 
 #include <unistd.h>

@@ -73,10 +73,8 @@ static bool begins_line(const struct bench *bench, unsigned index)
 
 static void number_text(char *text, size_t bytes, double value)
 {
-    if (isnan(value))
+    if (!isfinite(value))
         snprintf(text, bytes, "-");
-    else if (fabs(value) >= 10000)
-        snprintf(text, bytes, "%.0f", value);
     else if (fabs(value) >= 100)
         snprintf(text, bytes, "%.0f", value);
     else if (fabs(value) >= 10)
