@@ -13,7 +13,7 @@ HOST_MM_SRCS     := $(sort $(wildcard mm/*.c mm/port/hosted*.c))
 HOST_TEST_SRCS   := $(sort $(wildcard tests/host/test_*.c))
 HOST_SHARED_SRCS := $(filter-out $(HOST_TEST_SRCS),$(sort $(wildcard tests/host/*.c)))
 HOST_TESTS       := $(HOST_TEST_SRCS:tests/host/%.c=%)
-HOST_TSAN_TESTS  := test_threads test_hosted test_kheap test_smp test_interrupts test_kvm_threads \
+HOST_TSAN_TESTS  := test_threads test_paging_threads test_hosted test_kheap test_smp test_interrupts test_kvm_threads \
                     test_stress_pmm test_misuse_pmm
 
 HOST_CXX    ?= $(if $(findstring clang,$(CC)),clang++,g++)

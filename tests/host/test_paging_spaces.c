@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /* Whole spaces: the kernel half that several share, switching, the end; runs and the dump; windows that
  * are filled on a page fault; and that the n-th missing table undoes any call. */
+#define _GNU_SOURCE 1 /* REG_EFL */
 #include "walker.h"
 
+#include <signal.h>
 #include <string.h>
+#include <ucontext.h>
 
 static struct machine machine;
 static struct address_space kernel, users[3];
@@ -446,6 +449,81 @@ static void watch_refuses_bad_windows(void **state)
     assert_ok(paging_watch(&kernel, &bad));
 }
 
+/* ---- A table leaves while translate reads ---- */
+
+#define RFLAGS_TF 0x100               /* a trap after each instruction (SDM vol. 3, 2.3) */
+#define POISON    0x0000123456789067u /* present, leads far outside of RAM */
+
+static unsigned instructions; /* until the change; 0: it has happened */
+static paddr_t poisoned[8];
+static size_t poisoned_count;
+
+/* The page goes, its tables with it, and what they were becomes something else. */
+static void change_behind_the_readers_back(void)
+{
+    assert_ok(paging_unmap_page(&kernel, V_HIGH, NULL));
+    for (poisoned_count = 0; poisoned_count < COUNT_OF(poisoned); poisoned_count++) {
+        uint64_t *entry;
+
+        assert_ok(pmm_alloc_table(&machine.pmm, &poisoned[poisoned_count]));
+        entry = phys_to_virt(poisoned[poisoned_count]);
+        for (size_t i = 0; i < PAGING_ENTRIES; i++)
+            entry[i] = POISON;
+    }
+}
+
+static void after_an_instruction(int signal, siginfo_t *info, void *context)
+{
+    ucontext_t *interrupted = context;
+
+    (void)signal;
+    (void)info;
+    if (instructions > 0 && --instructions > 0)
+        return;
+    interrupted->uc_mcontext.gregs[REG_EFL] &= ~(greg_t)RFLAGS_TF;
+    change_behind_the_readers_back();
+}
+
+__attribute__((noinline)) static mm_status_t translate_in_steps(paddr_t *out)
+{
+    mm_status_t status;
+
+    __asm__ volatile("pushfq\n\torq %0, (%%rsp)\n\tpopfq" : : "i"(RFLAGS_TF) : "memory", "cc");
+    status = paging_translate(&kernel, V_HIGH + 0x123, out);
+    __asm__ volatile("pushfq\n\tandq %0, (%%rsp)\n\tpopfq" : : "i"(~RFLAGS_TF) : "memory", "cc");
+    return status;
+}
+
+/* The change comes after the first instruction, after the second, ... until none is left: the answer is
+ * that of before or that of after, and no table that has left is followed. */
+static void translate_meets_a_change_after_any_instruction(void **state)
+{
+    struct sigaction action = { .sa_sigaction = after_an_instruction, .sa_flags = SA_SIGINFO };
+    struct sigaction before;
+    unsigned answers[2] = { 0, 0 };
+
+    (void)state;
+    assert_int_equal(sigaction(SIGTRAP, &action, &before), 0);
+    for (unsigned levels = 4; levels <= 5; levels++) {
+        for (unsigned n = 1;; n++) {
+            paddr_t found = 0x77;
+            mm_status_t status;
+
+            set_up(levels);
+            assert_ok(paging_map_page(&kernel, V_HIGH, 0x5000, RW));
+            instructions = n;
+            status = translate_in_steps(&found);
+            if (instructions > 0)
+                break;
+            if (status == MM_OK ? found != 0x5123 : status != MM_NOT_MAPPED || found != 0x77)
+                fail_msg("after %u instructions: %s, 0x%lx", n, mm_status_name(status), found);
+            answers[status == MM_OK]++;
+        }
+    }
+    assert_int_equal(sigaction(SIGTRAP, &before, NULL), 0);
+    assert_true(answers[0] > 10 && answers[1] > 0);
+}
+
 /* ---- The n-th table is missing ---- */
 
 static paddr_t scattered[1100];
@@ -539,6 +617,7 @@ int main(void)
         TEST(peek_shows_each_level),
         TEST(fault_in_a_window_is_handled),
         TEST(watch_refuses_bad_windows),
+        TEST(translate_meets_a_change_after_any_instruction),
         TEST(any_call_without_its_nth_table_changes_nothing),
     };
 
