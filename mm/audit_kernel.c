@@ -175,11 +175,10 @@ static void log_result(const struct audit_result *result)
 static paddr_t hhdm_limit(const struct mm *mm, const struct section_list *list)
 {
     uint64_t slot = (uint64_t)1 << (FRAME_SHIFT + 9 * (mm->kernel_space.levels - 1));
-    vaddr_t end = mm_round_up(hhdm_offset() + hhdm_end(), slot);
+    paddr_t end = mm_round_up(hhdm_offset() + hhdm_end(), slot) - hhdm_offset(); /* 2^64 is 0 */
+    paddr_t image = list->begin - hhdm_offset();
 
-    if (list->begin >= hhdm_offset() + hhdm_end() && list->begin < end)
-        end = list->begin;
-    return end - hhdm_offset();
+    return image >= hhdm_end() && image < end ? image : end;
 }
 
 bool mm_audit(struct mm *mm, struct audit_result *result)
