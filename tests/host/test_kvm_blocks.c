@@ -407,6 +407,45 @@ static void kvm_free_of_what_is_no_block_is_reported(void **state)
     expect_bad_free("kvm_free|no block", other);
 }
 
+/* The pmm calls back in the middle of a free, when its list of frames has been taken: there the same is
+ * freed again, as another CPU would do it. */
+static vaddr_t block_again, top_again;
+static unsigned freed_again;
+
+static void free_again(void *context)
+{
+    (void)context;
+    freed_again++;
+    if (block_again != 0)
+        kvm_free(&kvm, block_again);
+    else
+        kvm_free_stack(&kvm, top_again);
+}
+
+static void kvm_free_while_it_is_being_freed_is_reported(void **state)
+{
+    struct walker_snapshot before;
+    vaddr_t block, top;
+
+    (void)state;
+    kvm_set_up(MM_MIB(8));
+    before = walker_snapshot(&space);
+    assert_ok(kvm_alloc(&kvm, MM_KIB(200), 0, &block));
+    assert_ok(kvm_alloc_stack(&kvm, KVM_STACK_MAX_BYTES, &top));
+    freed_again = 0;
+    block_again = block;
+    pmm_set_low_water(&machine.pmm, pmm_stats(&machine.pmm).free_frames, free_again, NULL);
+    EXPECT_BUG("kvm_free|another CPU is making or freeing the block", kvm_free(&kvm, block));
+    assert_int_equal(freed_again, 1);
+    block_again = 0;
+    top_again = top;
+    pmm_set_low_water(&machine.pmm, pmm_stats(&machine.pmm).free_frames, free_again, NULL);
+    EXPECT_BUG("kernel stack|no allocated stack", kvm_free_stack(&kvm, top));
+    assert_int_equal(freed_again, 2);
+    pmm_set_low_water(&machine.pmm, 0, NULL, NULL);
+    assert_snapshot_equal(&space, &before);
+}
+
 static void kvm_free_finds_a_guard_that_somebody_mapped(void **state)
 {
     vaddr_t block;
@@ -496,6 +535,12 @@ static void kvm_device_bad_ranges_are_refused(void **state)
                   MM_INVALID_ADDRESS);
     assert_int_equal(device, 0x1234);
     assert_snapshot_equal(&space, &before);
+    /* No place for it: the frame for nodes goes back. */
+    uint64_t window = kvm.devices.end - kvm.devices.base;
+    assert_status(kvm_map_device(&kvm, MM_GIB(4), window - PAGE_SIZE, 0, &device),
+                  MM_OUT_OF_MEMORY);
+    assert_int_equal(device, 0x1234);
+    assert_snapshot_equal(&space, &before);
     for (uint64_t left = 0; left < 4; left++) {
         kvm_set_up(MM_MIB(8));
         pmm_drain_to(&machine.pmm, left, NULL, 0);
@@ -581,6 +626,7 @@ static void kvm_heap_bad_ranges_are_refused(void **state)
     kvm_set_up(MM_MIB(16));
     window = kvm_heap_window(&kvm);
     assert_ok(kvm_heap_commit(&kvm, window.base + MM_MIB(2), MM_MIB(2)));
+    assert_ok(kvm_heap_commit(&kvm, window.base + MM_MIB(6), MM_MIB(6)));
     before = walker_snapshot(&space);
     assert_status(kvm_heap_commit(&kvm, window.base, 0), MM_INVALID_ARGUMENT);
     assert_status(kvm_heap_commit(&kvm, window.base, PAGE_SIZE), MM_NOT_ALIGNED);
@@ -597,6 +643,7 @@ static void kvm_heap_bad_ranges_are_refused(void **state)
     assert_status(kvm_heap_decommit(&kvm, window.base + MM_MIB(2), MM_MIB(4)), MM_NOT_MAPPED);
     assert_status(kvm_heap_decommit(&kvm, window.base + MM_MIB(2), MM_KIB(64)), MM_LARGE_PAGE);
     assert_status(kvm_heap_decommit(&kvm, window.base + MM_MIB(3), MM_MIB(1)), MM_LARGE_PAGE);
+    assert_status(kvm_heap_decommit(&kvm, window.base + MM_MIB(7), MM_MIB(4)), MM_LARGE_PAGE);
     assert_snapshot_equal(&space, &before);
 }
 
@@ -741,6 +788,7 @@ int main(void)
         TEST(kvm_free_works_without_a_free_frame),
         TEST(kvm_blocks_in_a_random_program_stay_apart),
         TEST(kvm_free_of_what_is_no_block_is_reported),
+        TEST(kvm_free_while_it_is_being_freed_is_reported),
         TEST(kvm_free_finds_a_guard_that_somebody_mapped),
         TEST(kvm_device_is_mapped_with_its_type_and_goes),
         TEST(kvm_device_bad_ranges_are_refused),

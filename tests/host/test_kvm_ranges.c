@@ -296,6 +296,9 @@ static void vrange_peek_follows_only_readable_nodes(void **state)
         phys_to_virt(frames[0] + PAGE_SIZE - sizeof(uint64_t)); /* crosses the frame's end */
     assert_false(vrange_peek(&ranges, &machine.pmm, above, &copy));
     *root = saved;
+    root->guard = (uint32_t)(PAGE_SIZE * 2); /* guards that leave nothing between them */
+    assert_false(vrange_peek(&ranges, &machine.pmm, root->base, &copy));
+    *root = saved;
     assert_true(vrange_is_sound(&ranges));
 }
 
