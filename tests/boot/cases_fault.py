@@ -47,7 +47,6 @@ NONE = "not present"
 # name: (lines that the report must have, the walk's end or None, CPUs)
 BOTH, ONE = ("qemu64", "max"), ("qemu64",)
 INIT = r"init of function run_memory_tests \+ 0x0 \(given back after boot\)"
-BLOCK = r"0x[0-9a-f]+"
 RODATA = r"(rodata of \S+|kernel rodata) \+ 0x0"
 BELOW_BOOT_STACK = r"guard page below the boot stack \(stack overflow\)"
 FAULTS = {
@@ -91,10 +90,12 @@ FAULTS = {
     "kernel-stack-above": ([READ_ABSENT, at("guard page above kernel stack 0")], NONE, ONE),
     "heap-guard-below": ([READ_ABSENT, at("heap guard, 1 byte below the heap")], NONE, BOTH),
     "heap-guard-above": ([READ_ABSENT, at("heap guard, 0 bytes above the heap")], NONE, BOTH),
-    "kvm-guard-below": ([READ_ABSENT], NONE, BOTH),
-    "kvm-guard-above": ([READ_ABSENT], NONE, ONE),
-    "kvm-use-after-free": ([READ_ABSENT], NONE, ONE),
-    "execute-kvm": ([FETCH], RW, ONE),
+    "kvm-guard-below": ([READ_ABSENT, at(r"1 byte below the 12288-byte block 0x[0-9a-f]+ \(guard\)")], NONE, BOTH),
+    "kvm-guard-above": ([READ_ABSENT, at(r"0 bytes past the end of the 12288-byte block 0x[0-9a-f]+ \(guard\)"),
+                         r"^  window of the blocks, .*$"], NONE, ONE),
+    "kvm-use-after-free": ([READ_ABSENT, at(r"window of blocks \+ 0x[0-9a-f]+, where no block is")], NONE, ONE),
+    "execute-kvm": ([FETCH, at(r"block 0x[0-9a-f]+ of 4096 bytes, byte 0"),
+                     r"^  frame 0x[0-9a-f]+: usable, used$"], RW, ONE),
     "divide": ([HEAD.format(NO_CODE.format("#DE divide error", 0)), rip("fault_divide")], None, ONE),
     "ud": ([HEAD.format(NO_CODE.format("#UD invalid opcode", 6)), rip("fault_invalid_opcode")], None,
            ONE),
