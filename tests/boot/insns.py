@@ -8,7 +8,8 @@ was written for:
     gcc-12 debug frames pair_hot 23
 
     BUILD=build CC=gcc python3 tests/boot/insns.py           shows old and new values
-    BUILD=build CC=gcc python3 tests/boot/insns.py --write   boots and replaces the lines of this build
+    BUILD=build CC=gcc python3 tests/boot/insns.py --write   boots and replaces the lines of this build,
+                                                             and the table in docs/performance.md
 
 Under QEMU's -icount shift=0 a boot is the same each time, so the values are exact; a change of the
 compiler's version is another build.
@@ -22,6 +23,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 FILE = Path(__file__).with_name("insns.txt")
+DOCS = ROOT / "docs" / "performance.md"
+MARKS = re.compile(r"(<!-- insns -->\n).*?(<!-- insns end -->\n)", re.S)
 LINE = re.compile(r"^\[BENCH\] suite=(\w+) workload=(\w+) unit=(\w+) value=(\d+)$", re.M)
 HEADER = """# SPDX-License-Identifier: MIT
 # Instructions for one operation: build, MM_DEBUG, suite, workload, value. Written by
@@ -87,6 +90,17 @@ def boot():
     return values_of(done.stdout)
 
 
+def write_docs(build, values):
+    """The table of one build, a line for each suite."""
+    lines = [f"Built with {build[0]}, MM_DEBUG={1 if build[1] == 'debug' else 0}:\n"]
+    for suite in dict.fromkeys(suite for suite, _ in values):
+        items = [f"{work} {value}" for (of, work), value in values.items() if of == suite]
+        lines.append(f"- {suite}: {', '.join(items)}")
+    text = MARKS.sub(lambda marks: f"{marks[1]}\n" + "\n".join(lines) + f"\n\n{marks[2]}",
+                     DOCS.read_text())
+    DOCS.write_text(text)
+
+
 def main():
     if sys.argv[1:] not in ([], ["--write"]):
         sys.exit(__doc__)
@@ -98,6 +112,7 @@ def main():
     if sys.argv[1:]:
         builds[build] = new
         write(builds)
+        write_docs(build, new)
 
 
 if __name__ == "__main__":
