@@ -245,7 +245,7 @@ void bench_print_suite(const struct bench *bench, const struct bench_suite *suit
     struct bench view = *bench;
 
     view.suite = suite;
-    fprintf(file, "%s: minima%s\n", suite->title,
+    fprintf(file, "%s: minima (of two threads and of percentages: medians)%s\n", suite->title,
             bench->size == BENCH_TINY ? " (a tiny run: the numbers mean nothing)" : "");
     print_rows(&view, suite, &style);
     print_fields(&view, suite, &style);

@@ -158,9 +158,12 @@ bool bench_row_more_is_better(const struct bench_row *row)
     return strcmp(row->unit, "percent") == 0;
 }
 
+/* The least of two threads is a round in which they did not meet, because one was not running. */
 double bench_row_value(const struct bench_row *row)
 {
-    return bench_row_more_is_better(row) ? bench_row_median(row) : bench_row_min(row);
+    if (bench_row_more_is_better(row) || row->threads > 1)
+        return bench_row_median(row);
+    return bench_row_min(row);
 }
 
 double bench_value(const struct bench *bench, const char *workload, const char *subject,
