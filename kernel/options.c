@@ -65,6 +65,9 @@ static void options_apply(struct kernel_options *options, const struct mm_cmdlin
             options->fill_loader = true;
         else
             options_warn_value(word, "loader");
+    } else if (mm_cmdline_key_is(word, "mello.cpus")) {
+        if (!options_read_place(word, &options->smp.most) || options->smp.most == 0)
+            options_warn_value(word, "a number of CPUs");
     } else if (mm_cmdline_key_is(word, "mello.dump")) {
         if (mm_cmdline_value_is(word, "tables"))
             options->dump_tables = true;
@@ -77,7 +80,7 @@ static void options_apply(struct kernel_options *options, const struct mm_cmdlin
             options_warn_value(word, "the place of a CPU in the boot loader's list");
     } else {
         console_print("WARNING: command line: unknown key %.*s (known: mello.exit, mello.color, "
-                      "mello.fault, mello.test, mello.dump, mello.fill, "
+                      "mello.fault, mello.test, mello.cpus, mello.dump, mello.fill, "
                       "mello.lost)",
                       (int)word->key_bytes, word->key);
     }

@@ -15,7 +15,8 @@ struct kernel_options {
     struct mm_cmdline_word test;  /* its word, likewise */
     bool dump_tables;             /* mello.dump=tables: every mapping, before the greeting */
     bool fill_loader;             /* mello.fill=loader: overwrite what the loader gives back */
-    struct smp_options smp;       /* mello.lost=N: the CPU at that place comes too late */
+    struct smp_options
+        smp; /* mello.cpus=N: no more; mello.lost=N: the CPU at that place comes too late */
 };
 
 /* Reads the mello.* keys. A key that is not known, or a value that the key does not take, is one

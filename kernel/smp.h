@@ -22,6 +22,7 @@
 struct smp_options {
     bool has_lost;
     uint64_t lost; /* place in the loader's list: released too late, to test what happens then */
+    uint64_t most; /* so many of the loader's list are used, the others parked; 0: all */
 };
 
 /* Starts the CPUs that the boot loader has parked, switches on the local APICs and their timers
@@ -33,7 +34,8 @@ void smp_start(struct smp_options options);
 struct smp_info {
     unsigned listed;  /* CPUs that the boot loader named, the boot CPU included; at least 1 */
     unsigned running; /* of these; CPU numbers are 0 .. running - 1. Each of the others has been
-                       * told of: lost, parked for what it lacks, without memory or reachable id */
+                       * told of: lost, parked for what it lacks, without memory or reachable id; or
+                       * was not wanted (smp_options.most) */
     bool has_apic;
     bool x2apic;
     uint32_t timer_hz; /* 0: there is no timer */

@@ -227,7 +227,9 @@ static uint64_t smp_release_all(uint64_t listed, struct smp_options options)
 {
     uint64_t seats = listed < MM_PORT_MAX_CPUS ? listed : MM_PORT_MAX_CPUS;
 
-    if (seats < listed)
+    if (options.most != 0 && options.most < seats)
+        seats = options.most;
+    else if (seats < listed)
         console_print("WARNING: only %u CPUs are used of %llu", MM_PORT_MAX_CPUS,
                       (unsigned long long)listed);
     for (uint64_t index = 0; index < seats; index++) {

@@ -76,6 +76,17 @@ def registers(view, cpus, keys):
         machine.close()
 
 
+def not_wanted(view, cpus, wanted):
+    """CPUs that nobody wants stand in our memory like those that came too late, and do not run."""
+    boot = view.qemu("64M", f"{FILL} mello.cpus={wanted} mm.stress=1", extra=extra_of(cpus))
+    expect(boot.status == 0, f"exit status {boot.status}, not 0")
+    log = Log(boot)
+    check_loader_memory(log)
+    log.only(rf"CPUs: {wanted} of {cpus} started .*")
+    log.only(rf"\[MM\] ✓ stress: cpus={wanted} .*")
+    expect(not log.warnings(), f"warnings: {log.warnings()}")
+
+
 def check_registers(log, text, cpus):
     offset = int(log.only(r"\[MM\] HHDM offset: 0x([0-9a-f]+)")[1], 16)
     loaders = log.extents({"loader reclaimable"})
@@ -116,3 +127,7 @@ add("reclaim/registers-1", registers, 1, "")
 add("reclaim/registers-4", registers, 4, "")
 add("reclaim/registers-la57", registers, 4, "loader.la57=1")
 add("reclaim/registers-parked", registers, 4, "mello.lost=2")
+add("reclaim/registers-not-wanted", registers, 4, "mello.cpus=2")
+add("reclaim/registers-not-wanted-la57", registers, 4, "mello.cpus=1 loader.la57=1")
+add("reclaim/not-wanted-1-of-4", not_wanted, 4, 1)
+add("reclaim/not-wanted-3-of-4", not_wanted, 4, 3)
