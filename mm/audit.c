@@ -28,6 +28,8 @@ struct audit {
     size_t runs, capacity; /* found; `runs` may be more than fit */
     struct mm_extent ram;  /* found to be shown rightly by the HHDM, last */
     uint64_t image_pages;  /* of sections, found as they should be */
+    paddr_t peek_base;     /* where the frames in `peek` begin */
+    struct pmm_peek peek;
 };
 
 static const uint64_t *table_at(paddr_t table)
@@ -168,16 +170,27 @@ static void judge_in_hhdm(struct audit *audit, const struct leaf *leaf)
         leaf_is_wrong(audit, AUDIT_HHDM, leaf);
 }
 
+/* Whether a frame is free, or a page table: 64 frames are asked for at once. */
+static void judge_frame(struct audit *audit, paddr_t frame, bool *free, bool *table)
+{
+    paddr_t base = mm_round_down(frame, PMM_PEEK_BYTES);
+    unsigned bit = (unsigned)((frame - base) >> FRAME_SHIFT);
+
+    if (audit->peek_base != base || (audit->peek.known >> bit & 1) == 0) {
+        audit->peek = pmm_peek_frames(audit->space->pmm, frame);
+        audit->peek_base = base;
+    }
+    *free |= (audit->peek.free & audit->peek.known) >> bit & 1;
+    *table |= (audit->peek.table & audit->peek.known) >> bit & 1;
+}
+
 /* Each frame that is mapped elsewhere has an owner who is no page table. */
 static void judge_frames(struct audit *audit, const struct leaf *leaf)
 {
     bool free = false, table = false;
 
-    for (paddr_t frame = leaf->frame; frame < leaf->frame + leaf->bytes; frame += FRAME_SIZE) {
-        enum pmm_frame_state state = pmm_peek_frame(audit->space->pmm, frame);
-        free |= state == PMM_FRAME_FREE;
-        table |= state == PMM_FRAME_TABLE;
-    }
+    for (paddr_t frame = leaf->frame; frame < leaf->frame + leaf->bytes; frame += FRAME_SIZE)
+        judge_frame(audit, frame, &free, &table);
     audit->result->found[AUDIT_FREE].checked++;
     if (free)
         leaf_is_wrong(audit, AUDIT_FREE, leaf);
@@ -266,20 +279,24 @@ static void judge_entry(struct audit *audit, vaddr_t page, unsigned level, uint6
 {
     paddr_t frame = entry & ENTRY_ADDRESS;
 
-    audit->result->found[AUDIT_RESERVED].checked++;
     if (reserved_bits(audit->space, entry, level) != 0)
         violation(audit, AUDIT_RESERVED, page, frame, rights_of(entry));
-    if (!is_upper_half(page))
-        return;
-    audit->result->found[AUDIT_USER].checked++;
-    if ((entry & ENTRY_USER) != 0)
+    if ((entry & ENTRY_USER) != 0 && is_upper_half(page))
         violation(audit, AUDIT_USER, page, frame, rights_of(entry));
+}
+
+static void count_entries(struct audit *audit, vaddr_t page, uint64_t count)
+{
+    audit->result->found[AUDIT_RESERVED].checked += count;
+    if (is_upper_half(page))
+        audit->result->found[AUDIT_USER].checked += count;
 }
 
 /* A table and what the entry that leads to it says of it. `count`: its present entries. */
 static void judge_table(struct audit *audit, vaddr_t page, paddr_t table, uint64_t entry,
                         uint64_t count)
 {
+    count_entries(audit, page, count);
     audit->result->tables++;
     audit->result->found[AUDIT_TABLES].checked++;
     if (pmm_peek_frame(audit->space->pmm, table) != PMM_FRAME_TABLE || count == 0 ||
@@ -313,6 +330,8 @@ static void read_table(struct audit *audit, vaddr_t base, unsigned level, uint64
     const uint64_t *entries = table_at(above & ENTRY_ADDRESS);
     uint64_t count = 0;
 
+    if (!audit->judging && (narrowed_above & ENTRY_NX) != 0)
+        return; /* nothing below is executable */
     for (size_t i = 0; i < PAGING_ENTRIES; i++) {
         uint64_t entry = entries[i];
         vaddr_t page = base + i * level_bytes(level);
@@ -321,6 +340,8 @@ static void read_table(struct audit *audit, vaddr_t base, unsigned level, uint64
         if (!entry_is_present(entry))
             continue;
         count++;
+        if (!audit->judging && (entry & ENTRY_NX) != 0)
+            continue;
         if (audit->judging)
             judge_entry(audit, page, level, entry);
         if (leads_to_table(audit, entry, level))
@@ -353,8 +374,10 @@ static void read_root(struct audit *audit)
             violation(audit, AUDIT_TABLES, page, own[i] & ENTRY_ADDRESS, rights_of(own[i]));
         if (!entry_is_present(entry))
             continue;
-        if (audit->judging)
+        if (audit->judging) {
             judge_entry(audit, page, levels, entry);
+            count_entries(audit, page, 1);
+        }
         if (leads_to_table(audit, entry, levels))
             read_table(audit, page, levels - 1, entry, attributes_narrow(ATTRIBUTES_ALL, entry));
         else if (audit->judging)
@@ -480,7 +503,8 @@ mm_status_t paging_audit(struct address_space *space, const struct audit_rules *
                            .rules = rules,
                            .result = &found,
                            .run = first_runs,
-                           .capacity = RUNS_ON_STACK };
+                           .capacity = RUNS_ON_STACK,
+                           .peek_base = UINT64_MAX };
     uint64_t start = mm_port_time_ns();
     mm_status_t status = read_with_memory(&audit);
 

@@ -321,6 +321,9 @@ bool slot_holds(const struct pmm_slot *slot, paddr_t address);
 /* True if the frame lies in any cache. */
 bool pmm_is_cached(const struct pmm *pmm, paddr_t address);
 
+/* Those of the 64 frames from `base` on that lie in a cache, one bit each. */
+uint64_t pmm_cached_mask(const struct pmm *pmm, paddr_t base);
+
 /* Slow ways of the owner: takes the youngest entry; adds one where the magazine is not full. */
 bool slot_pop_locked(struct pmm_slot *slot, bool zero, paddr_t *address);
 void slot_push_locked(struct pmm_slot *slot, bool zero, paddr_t address);

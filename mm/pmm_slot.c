@@ -349,6 +349,35 @@ bool pmm_is_cached(const struct pmm *pmm, paddr_t address)
     return false;
 }
 
+/* Which of the 64 frames from `base` on lie in a magazine. */
+static uint64_t magazine_mask(const struct magazine *magazine, const uint64_t *entries,
+                              paddr_t base)
+{
+    int32_t bottom = __atomic_load_n(&magazine->bottom, __ATOMIC_ACQUIRE);
+    uint64_t mask = 0;
+
+    for (int32_t i = __atomic_load_n(&magazine->floor, __ATOMIC_RELAXED); i < bottom; i++) {
+        uint64_t distance = (bits_load(&entries[i]) - base) >> FRAME_SHIFT;
+        if (distance < BITS_PER_WORD)
+            mask |= (uint64_t)1 << distance;
+    }
+    return mask;
+}
+
+uint64_t pmm_cached_mask(const struct pmm *pmm, paddr_t base)
+{
+    unsigned end = __atomic_load_n(&pmm->core->slots_end, __ATOMIC_RELAXED);
+    uint64_t mask = 0;
+
+    for (unsigned i = 0; i < end; i++) {
+        const struct pmm_slot *slot = __atomic_load_n(&pmm->slots[i], __ATOMIC_ACQUIRE);
+        if (slot != &pmm_absent_slot)
+            mask |= magazine_mask(&slot->dirty, slot->entries, base) |
+                    magazine_mask(&slot->zero, slot->entries + SLOT_DIRTY, base);
+    }
+    return mask;
+}
+
 static void take_tables(struct pmm *pmm)
 {
     struct pmm_core *core = pmm->core;

@@ -43,6 +43,28 @@ enum pmm_frame_state pmm_peek_frame(const struct pmm *pmm, paddr_t address)
     return range == NULL ? PMM_FRAME_OUTSIDE : state_of(pmm, range, address);
 }
 
+struct pmm_peek pmm_peek_frames(const struct pmm *pmm, paddr_t address)
+{
+    const struct pmm_range *range =
+        __atomic_load_n(&pmm->stats.range_count, __ATOMIC_ACQUIRE) == pmm->range_count
+            ? pmm_range_of(pmm, address)
+            : NULL;
+
+    if (range == NULL)
+        return (struct pmm_peek){ 0, 0, 0 };
+    uint64_t word = id_of(range, address) / BITS_PER_WORD;
+    struct pmm_peek peek = { .known = range_mask(range, word) };
+    peek.free = pmm_state_mask(pmm->core, word, PMM_FRAME_FREE) |
+                pmm_cached_mask(pmm, mm_round_down(address, PMM_PEEK_BYTES));
+    peek.table = pmm_state_mask(pmm->core, word, PMM_FRAME_TABLE);
+    for (unsigned i = 0; peek.table != 0 && i < BITS_PER_WORD; i++)
+        if ((peek.table >> i & 1) != 0 && pmm_is_free_table(pmm->core, word * BITS_PER_WORD + i)) {
+            peek.table &= ~((uint64_t)1 << i);
+            peek.free |= (uint64_t)1 << i;
+        }
+    return peek;
+}
+
 /* ---- counters ---- */
 
 static struct pmm_stats stats_locked(const struct pmm *pmm)

@@ -232,6 +232,19 @@ const char *pmm_state_name(enum pmm_frame_state state);
  *   Context:    any, also before pmm_init (then PMM_FRAME_OUTSIDE). */
 enum pmm_frame_state pmm_peek_frame(const struct pmm *pmm, paddr_t address);
 
+/* What pmm_peek_frame would say of many frames: of each in the 256 KiB around an address, one bit, the
+ * lowest first. */
+#define PMM_PEEK_BYTES ((uint64_t)64 * FRAME_SIZE)
+struct pmm_peek {
+    uint64_t known; /* frames of the same range as the address; the others' bits mean nothing */
+    uint64_t free;
+    uint64_t table;
+};
+
+/* Context and content as pmm_peek_frame.
+ *   Cost:       some 20 ns, and 1 ns for each frame that lies in a cache. */
+struct pmm_peek pmm_peek_frames(const struct pmm *pmm, paddr_t address);
+
 /* The counters. Exact if nobody allocates or frees meanwhile, else each true at some moment of the call.
  *   Cost:       a lock, and a line for each cache; no counter is shared by the fast paths. */
 struct pmm_stats pmm_stats(struct pmm *pmm);
