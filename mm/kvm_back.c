@@ -161,3 +161,21 @@ void kvm_unback(struct address_space *space, vaddr_t base, uint64_t bytes)
     if (has_page)
         pmm_free_frame(space->pmm, page);
 }
+
+/* ---- guards ---- */
+
+bool kvm_guards_are_unmapped(struct address_space *space, const char *what, vaddr_t base,
+                             vaddr_t end)
+{
+    const vaddr_t guards[] = { base - PAGE_SIZE, end };
+    paddr_t frame;
+
+    for (size_t i = 0; i < 2; i++) {
+        if (paging_translate(space, guards[i], &frame) == MM_NOT_MAPPED)
+            continue;
+        mm_bug("free of the %s at 0x%lx: its guard page 0x%lx is mapped to frame 0x%lx", what, base,
+               guards[i], frame);
+        return false;
+    }
+    return true;
+}

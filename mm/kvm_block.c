@@ -128,22 +128,6 @@ static void report_bad_address(const char *call, const char *thing, vaddr_t addr
                address - found->tag, thing, found->tag, vrange_content_end(found) - found->tag);
 }
 
-/* The page below the range and the page above it, which nobody may have mapped. */
-static bool guards_are_unmapped(struct kvm *kvm, const struct vrange_node *node)
-{
-    const vaddr_t guards[] = { node->base, vrange_content_end(node) };
-    paddr_t frame;
-
-    for (size_t i = 0; i < 2; i++) {
-        if (paging_translate(kvm->space, guards[i], &frame) == MM_NOT_MAPPED)
-            continue;
-        mm_bug("free of the block at 0x%lx: its guard page 0x%lx is mapped to frame 0x%lx",
-               vrange_content(node), guards[i], frame);
-        return false;
-    }
-    return true;
-}
-
 /* ---- blocks ---- */
 
 static void count_block(struct kvm *kvm, bool added, uint64_t bytes)
@@ -211,7 +195,7 @@ void kvm_free(struct kvm *kvm, vaddr_t address)
         report_bad_address("kvm_free", "block", address, &found);
         return;
     }
-    if (!guards_are_unmapped(kvm, node)) {
+    if (!kvm_guards_are_unmapped(kvm->space, "block", address, vrange_content_end(node))) {
         publish_range(kvm, node, address);
         return;
     }

@@ -24,6 +24,11 @@ MM_MUST_USE mm_status_t kvm_back(struct address_space *space, vaddr_t base, uint
  * mapped, and no leaf crosses an end. */
 void kvm_unback(struct address_space *space, vaddr_t base, uint64_t bytes);
 
+/* True if the pages below and above [base, end) are not mapped; else false and a report: `what` is being
+ * freed although somebody has mapped its guard. */
+bool kvm_guards_are_unmapped(struct address_space *space, const char *what, vaddr_t base,
+                             vaddr_t end);
+
 static inline bool kvm_window_has(struct kvm_window window, vaddr_t address)
 {
     return address >= window.base && address < window.end;

@@ -102,7 +102,12 @@ void kvm_free_stack(struct kvm *kvm, vaddr_t top)
         mm_bug("free of a kernel stack with top 0x%lx, which is no allocated stack", top);
         return;
     }
-    kvm_unback(kvm->space, top - pages * PAGE_SIZE, pages * PAGE_SIZE);
+    vaddr_t base = top - pages * PAGE_SIZE;
+    if (!kvm_guards_are_unmapped(kvm->space, "kernel stack", base, top)) {
+        set_stack_pages(kvm, (uint32_t)slot, pages);
+        return;
+    }
+    kvm_unback(kvm->space, base, pages * PAGE_SIZE);
     drop_stack_slot(kvm, (uint32_t)slot);
 }
 

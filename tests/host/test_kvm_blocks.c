@@ -464,6 +464,18 @@ static void kvm_free_finds_a_guard_that_somebody_mapped(void **state)
     }
     (void)assert_memory(block); /* still there */
     kvm_free(&kvm, block);
+    vaddr_t top;
+    assert_ok(kvm_alloc_stack(&kvm, MM_KIB(16), &top));
+    for (unsigned above = 0; above < 2; above++) {
+        vaddr_t guard = above != 0 ? top : top - MM_KIB(16) - PAGE_SIZE;
+
+        assert_ok(paging_map_page(&space, guard, frame, PAGING_READ));
+        EXPECT_BUG("kernel stack|guard page|is mapped", kvm_free_stack(&kvm, top));
+        assert_ok(paging_unmap_page(&space, guard, NULL));
+    }
+    (void)assert_memory(top - PAGE_SIZE);
+    kvm_free_stack(&kvm, top);
+    assert_int_equal(kvm_stats(&kvm).stack_bytes, 0);
 }
 
 /* ---- Devices ---- */

@@ -168,7 +168,8 @@ void kvm_free(struct kvm *kvm, vaddr_t address);
  *   On failure: MM_INVALID_ARGUMENT, MM_OUT_OF_MEMORY. */
 MM_MUST_USE mm_status_t kvm_alloc_stack(struct kvm *kvm, uint64_t bytes, vaddr_t *top);
 
-/* Gives a stack back; `top` is what kvm_alloc_stack gave. Anything else is a bug of the caller. */
+/* Gives a stack back; `top` is what kvm_alloc_stack gave. Anything else, and a guard page that somebody has
+ * mapped, is a bug of the caller: reported, and nothing changes. */
 void kvm_free_stack(struct kvm *kvm, vaddr_t top);
 
 /* ---- devices ---- */
