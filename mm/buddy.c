@@ -1,18 +1,22 @@
 /* SPDX-License-Identifier: MIT */
 /* The buddy system under the kernel heap.
  *
- * All state lies outside the blocks. For each 64 bytes there is a tag:
+ * All state lies outside the blocks. For each unit (a block of the lowest order) there is a tag:
  *
  *      0              inside a block
  *      order + 1      an allocated block of that order starts here
  *      FREE | order+1 a free block of that order starts here
+ *      ABSENT         no memory of this buddy system
  *
  * and for each order a bit tree of its free blocks. The buddy of a block is found by flipping the bit
  * of its size in its offset, and its tag tells at once whether the two can merge; taking it out of
  * its order's set is one bit. So allocating and freeing touch at most 15 tags and 15 trees, whatever
- * the heap looks like, and a write into a free block reaches nothing that the heap believes.
+ * the region looks like.
  *
- * Invariants (buddy_check): the blocks tile the region; no two free buddies of one order; a free
+ * A run that is no power of two takes the beginning of a block as allocated blocks of falling size and
+ * leaves the rest free: five units are taken as 4 + 1, and 1 + 2 stay free.
+ *
+ * Invariants (buddy_check): the blocks tile what is present; no two free buddies of one order; a free
  * block is in its order's set and nothing else is; the counters agree. */
 #include "mm/buddy.h"
 
@@ -21,11 +25,17 @@
 #include <mm/log.h>
 
 #define TAG_FREE       0x80u
+#define TAG_ABSENT     0x7fu
 #define TAG_ORDER(tag) (((unsigned)(tag)&0x7f) - 1)
+
+static uint64_t unit_bytes(const struct buddy *buddy)
+{
+    return buddy_block_bytes(buddy->lowest);
+}
 
 static uint8_t *tag_at(const struct buddy *buddy, uint64_t offset)
 {
-    return &buddy->tags[offset / MIN_BLOCK_SIZE];
+    return &buddy->tags[offset / unit_bytes(buddy)];
 }
 
 /* ---- starting ---- */
@@ -35,13 +45,32 @@ static uint64_t blocks_of_order(uint64_t region_bytes, unsigned order)
     return region_bytes / buddy_block_bytes(order);
 }
 
-uint64_t buddy_state_bytes(uint64_t region_bytes)
+static uint64_t tag_bytes(uint64_t region_bytes, unsigned lowest)
 {
-    uint64_t bytes = mm_round_up(region_bytes / MIN_BLOCK_SIZE, sizeof(uint64_t));
+    return mm_round_up(blocks_of_order(region_bytes, lowest), sizeof(uint64_t));
+}
 
-    for (unsigned order = 0; order < NUM_ORDERS; order++)
+uint64_t buddy_state_bytes(uint64_t region_bytes, unsigned lowest)
+{
+    uint64_t bytes = tag_bytes(region_bytes, lowest);
+
+    for (unsigned order = lowest; order < NUM_ORDERS; order++)
         bytes += bittree_words(blocks_of_order(region_bytes, order)) * sizeof(uint64_t);
     return bytes;
+}
+
+void buddy_init(struct buddy *buddy, uint64_t region_bytes, unsigned lowest, void *state)
+{
+    uint64_t bytes = tag_bytes(region_bytes, lowest);
+    uint64_t *words = (uint64_t *)(void *)((uint8_t *)state + bytes);
+
+    *buddy = (struct buddy){ .region_bytes = region_bytes, .lowest = lowest, .tags = state };
+    memset(buddy->tags, TAG_ABSENT, bytes);
+    for (unsigned order = lowest; order < NUM_ORDERS; order++) {
+        uint64_t blocks = blocks_of_order(region_bytes, order);
+        bittree_init(&buddy->free_blocks[order], blocks, words);
+        words += bittree_words(blocks);
+    }
 }
 
 static void put_free(struct buddy *buddy, uint64_t offset, unsigned order)
@@ -56,40 +85,15 @@ static void take_free(struct buddy *buddy, uint64_t offset, unsigned order)
     bittree_remove(&buddy->free_blocks[order], offset / buddy_block_bytes(order));
 }
 
-/* The largest order of which a block can start at `offset` and end inside the region. */
-static unsigned largest_order_at(const struct buddy *buddy, uint64_t offset)
+/* The largest order of which a block can start at `offset` and end at `end` or before. */
+static unsigned largest_order_at(const struct buddy *buddy, uint64_t offset, uint64_t end)
 {
     unsigned order = NUM_ORDERS - 1;
 
-    while (!mm_is_aligned(offset, buddy_block_bytes(order)) ||
-           offset + buddy_block_bytes(order) > buddy->region_bytes)
+    while (order > buddy->lowest && (!mm_is_aligned(offset, buddy_block_bytes(order)) ||
+                                     offset + buddy_block_bytes(order) > end))
         order--;
     return order;
-}
-
-void buddy_init(struct buddy *buddy, uint64_t region_bytes, uint64_t first_offset, void *state)
-{
-    uint64_t tag_bytes = mm_round_up(region_bytes / MIN_BLOCK_SIZE, sizeof(uint64_t));
-    uint64_t *words = (uint64_t *)(void *)((uint8_t *)state + tag_bytes);
-
-    MM_ASSERT(mm_is_aligned(first_offset, MIN_BLOCK_SIZE) && first_offset <= region_bytes);
-    *buddy = (struct buddy){
-        .first_offset = first_offset,
-        .region_bytes = region_bytes,
-        .tags = state,
-        .free_bytes = region_bytes - first_offset,
-    };
-    memset(buddy->tags, 0, tag_bytes);
-    for (unsigned order = 0; order < NUM_ORDERS; order++) {
-        uint64_t blocks = blocks_of_order(region_bytes, order);
-        bittree_init(&buddy->free_blocks[order], blocks, words);
-        words += bittree_words(blocks);
-    }
-    for (uint64_t offset = first_offset; offset < region_bytes;) {
-        unsigned order = largest_order_at(buddy, offset);
-        put_free(buddy, offset, order);
-        offset += buddy_block_bytes(order);
-    }
 }
 
 /* ---- allocating and freeing ---- */
@@ -104,37 +108,13 @@ unsigned buddy_order(uint64_t bytes)
     return order;
 }
 
-uint64_t buddy_alloc(struct buddy *buddy, unsigned order)
+/* A block that nobody holds becomes free, and joins with its buddy as often as that is free. */
+static void join_free(struct buddy *buddy, uint64_t offset, unsigned order)
 {
-    unsigned from = order;
-
-    while (from < NUM_ORDERS && bittree_is_empty(&buddy->free_blocks[from]))
-        from++;
-    if (from == NUM_ORDERS)
-        return BUDDY_NO_BLOCK;
-    uint64_t offset = bittree_lowest(&buddy->free_blocks[from]) * buddy_block_bytes(from);
-    take_free(buddy, offset, from);
-    while (from > order) {
-        from--;
-        put_free(buddy, offset + buddy_block_bytes(from), from);
-    }
-    *tag_at(buddy, offset) = (uint8_t)(order + 1);
-    buddy->free_bytes -= buddy_block_bytes(order);
-    buddy->used_blocks++;
-    return offset;
-}
-
-void buddy_free(struct buddy *buddy, uint64_t offset)
-{
-    unsigned order = TAG_ORDER(*tag_at(buddy, offset));
-
-    MM_ASSERT(*tag_at(buddy, offset) != 0 && (*tag_at(buddy, offset) & TAG_FREE) == 0);
     *tag_at(buddy, offset) = 0;
-    buddy->free_bytes += buddy_block_bytes(order);
-    buddy->used_blocks--;
     for (; order < NUM_ORDERS - 1; order++) {
         uint64_t other = offset ^ buddy_block_bytes(order);
-        if (other < buddy->first_offset || other >= buddy->region_bytes ||
+        if (other + buddy_block_bytes(order) > buddy->region_bytes ||
             *tag_at(buddy, other) != (TAG_FREE | (order + 1)))
             break;
         take_free(buddy, other, order);
@@ -143,24 +123,89 @@ void buddy_free(struct buddy *buddy, uint64_t offset)
     put_free(buddy, offset, order);
 }
 
-/* ---- asking ---- */
-
-bool buddy_peek(const struct buddy *buddy, uint64_t offset, struct buddy_block *out)
+uint64_t buddy_alloc(struct buddy *buddy, uint64_t bytes, uint64_t align_bytes)
 {
-    for (unsigned order = 0; order < NUM_ORDERS; order++) {
-        uint64_t start = mm_round_down(offset, buddy_block_bytes(order));
-        uint8_t tag = *tag_at(buddy, start);
-        if (tag == 0 || TAG_ORDER(tag) < order)
-            continue;
-        *out = (struct buddy_block){ start, TAG_ORDER(tag), (tag & TAG_FREE) == 0 };
-        return TAG_ORDER(tag) < NUM_ORDERS;
+    unsigned order = buddy_order(bytes > align_bytes ? bytes : align_bytes), from;
+    uint64_t end;
+
+    for (from = order; from < NUM_ORDERS; from++)
+        if (!bittree_is_empty(&buddy->free_blocks[from]))
+            break;
+    if (from == NUM_ORDERS)
+        return BUDDY_NO_BLOCK;
+    uint64_t offset = bittree_lowest(&buddy->free_blocks[from]) * buddy_block_bytes(from);
+    take_free(buddy, offset, from);
+    end = offset + buddy_block_bytes(from);
+    for (uint64_t at = offset; at < offset + bytes;) {
+        unsigned part = largest_order_at(buddy, at, offset + bytes);
+        *tag_at(buddy, at) = (uint8_t)(part + 1);
+        at += buddy_block_bytes(part);
     }
-    return false;
+    for (uint64_t at = offset + bytes; at < end;) {
+        unsigned part = largest_order_at(buddy, at, end);
+        put_free(buddy, at, part);
+        at += buddy_block_bytes(part);
+    }
+    buddy->free_bytes -= bytes;
+    return offset;
 }
+
+void buddy_free(struct buddy *buddy, uint64_t offset, uint64_t bytes)
+{
+    uint64_t end = offset + bytes;
+
+    buddy->free_bytes += bytes;
+    while (offset < end) {
+        unsigned order = largest_order_at(buddy, offset, end);
+        MM_ASSERT(*tag_at(buddy, offset) == order + 1);
+        join_free(buddy, offset, order);
+        offset += buddy_block_bytes(order);
+    }
+}
+
+/* ---- what is present ---- */
+
+void buddy_add(struct buddy *buddy, uint64_t from, uint64_t to)
+{
+    MM_ASSERT(buddy_is_absent(buddy, from, to) && to <= buddy->region_bytes);
+    memset(tag_at(buddy, from), 0, (to - from) / unit_bytes(buddy));
+    buddy->present_bytes += to - from;
+    buddy->free_bytes += to - from;
+    while (from < to) {
+        unsigned order = largest_order_at(buddy, from, to);
+        join_free(buddy, from, order);
+        from += buddy_block_bytes(order);
+    }
+}
+
+/* Only whole free blocks: what is removed is what was added, and merging goes no further than that
+ * (a chunk is added and removed whole). */
+void buddy_remove(struct buddy *buddy, uint64_t from, uint64_t to)
+{
+    buddy->present_bytes -= to - from;
+    buddy->free_bytes -= to - from;
+    for (uint64_t at = from; at < to;) {
+        uint8_t tag = *tag_at(buddy, at);
+        MM_ASSERT((tag & TAG_FREE) != 0);
+        take_free(buddy, at, TAG_ORDER(tag));
+        at += buddy_block_bytes(TAG_ORDER(tag));
+    }
+    memset(tag_at(buddy, from), TAG_ABSENT, (to - from) / unit_bytes(buddy));
+}
+
+bool buddy_is_absent(const struct buddy *buddy, uint64_t from, uint64_t to)
+{
+    for (uint64_t at = from; at < to; at += unit_bytes(buddy))
+        if (*tag_at(buddy, at) != TAG_ABSENT)
+            return false;
+    return true;
+}
+
+/* ---- asking ---- */
 
 uint64_t buddy_largest_free(const struct buddy *buddy)
 {
-    for (unsigned order = NUM_ORDERS; order > 0; order--)
+    for (unsigned order = NUM_ORDERS; order > buddy->lowest; order--)
         if (!bittree_is_empty(&buddy->free_blocks[order - 1]))
             return buddy_block_bytes(order - 1);
     return 0;
@@ -172,20 +217,20 @@ static const char *check_block(const struct buddy *buddy, uint64_t offset)
     uint8_t tag = *tag_at(buddy, offset);
     unsigned order = TAG_ORDER(tag);
 
-    if (tag == 0 || order >= NUM_ORDERS)
+    if (tag == 0 || order >= NUM_ORDERS || order < buddy->lowest)
         return "no block starts where one must";
     uint64_t bytes = buddy_block_bytes(order);
     if (!mm_is_aligned(offset, bytes) || offset + bytes > buddy->region_bytes)
         return "a block is not aligned to its size, or leaves the region";
-    for (uint64_t inside = offset + MIN_BLOCK_SIZE; inside < offset + bytes;
-         inside += MIN_BLOCK_SIZE)
+    for (uint64_t inside = offset + unit_bytes(buddy); inside < offset + bytes;
+         inside += unit_bytes(buddy))
         if (*tag_at(buddy, inside) != 0)
             return "a block starts inside another";
     if (bittree_has(&buddy->free_blocks[order], offset / bytes) != ((tag & TAG_FREE) != 0))
         return "a block's state and the set of free blocks differ";
     uint64_t other = offset ^ bytes;
-    if ((tag & TAG_FREE) != 0 && order < NUM_ORDERS - 1 && other >= buddy->first_offset &&
-        other < buddy->region_bytes && *tag_at(buddy, other) == tag)
+    if ((tag & TAG_FREE) != 0 && order < NUM_ORDERS - 1 && other + bytes <= buddy->region_bytes &&
+        *tag_at(buddy, other) == tag)
         return "two free buddies were not merged";
     return NULL;
 }
@@ -199,23 +244,37 @@ static uint64_t count_set(const struct bittree *tree, uint64_t size)
     return count;
 }
 
-const char *buddy_check(const struct buddy *buddy, uint64_t *offset)
+/* The blocks alone: what they sum up to. */
+static const char *check_blocks(const struct buddy *buddy, uint64_t *offset, uint64_t *free_blocks,
+                                uint64_t *free_bytes, uint64_t *present_bytes)
 {
-    uint64_t free_bytes = 0, free_blocks = 0, used_blocks = 0, in_sets = 0;
-
-    for (*offset = buddy->first_offset; *offset < buddy->region_bytes;) {
+    for (*offset = 0; *offset < buddy->region_bytes;) {
+        uint8_t tag = *tag_at(buddy, *offset);
+        if (tag == TAG_ABSENT) {
+            *offset += unit_bytes(buddy);
+            continue;
+        }
         const char *wrong = check_block(buddy, *offset);
         if (wrong != NULL)
             return wrong;
-        uint8_t tag = *tag_at(buddy, *offset);
         uint64_t bytes = buddy_block_bytes(TAG_ORDER(tag));
         bool is_free = (tag & TAG_FREE) != 0;
-        free_bytes += is_free ? bytes : 0;
-        free_blocks += is_free;
-        used_blocks += !is_free;
+        *free_bytes += is_free ? bytes : 0;
+        *free_blocks += is_free;
+        *present_bytes += bytes;
         *offset += bytes;
     }
-    for (unsigned order = 0; order < NUM_ORDERS; order++) {
+    return NULL;
+}
+
+const char *buddy_check(const struct buddy *buddy, uint64_t *offset)
+{
+    uint64_t free_blocks = 0, free_bytes = 0, present_bytes = 0, in_sets = 0;
+    const char *wrong = check_blocks(buddy, offset, &free_blocks, &free_bytes, &present_bytes);
+
+    if (wrong != NULL)
+        return wrong;
+    for (unsigned order = buddy->lowest; order < NUM_ORDERS; order++) {
         uint64_t blocks = blocks_of_order(buddy->region_bytes, order);
         in_sets += count_set(&buddy->free_blocks[order], blocks);
         if (!bittree_is_consistent(&buddy->free_blocks[order], blocks))
@@ -223,7 +282,7 @@ const char *buddy_check(const struct buddy *buddy, uint64_t *offset)
     }
     if (in_sets != free_blocks)
         return "a set of free blocks holds what is no free block";
-    if (free_bytes != buddy->free_bytes || used_blocks != buddy->used_blocks)
+    if (free_bytes != buddy->free_bytes || present_bytes != buddy->present_bytes)
         return "the counters differ from the blocks";
     return NULL;
 }

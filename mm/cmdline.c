@@ -194,6 +194,19 @@ static bool read_bench(const struct mm_cmdline_word *word, struct mm_options *op
     return false;
 }
 
+static bool read_leaks(const struct mm_cmdline_word *word, struct mm_options *options)
+{
+    options->record_sites = mm_cmdline_value_is(word, "on");
+    return options->record_sites || mm_cmdline_value_is(word, "off");
+}
+
+static bool read_fail(const struct mm_cmdline_word *word, struct mm_options *options)
+{
+    options->fail = word->value;
+    options->fail_bytes = word->value_bytes;
+    return true;
+}
+
 static const struct {
     const char *key;
     const char *values;
@@ -201,11 +214,13 @@ static const struct {
 } option_keys[] = {
     { "mm.log", "error, info or debug", read_log_level },
     { "mm.lowmem", "on or off", read_low_memory },
-    { "mm.harden", "default or full", read_harden },
     { "mm.badram", "a base and a length, such as 0x1000000:64K, 8 times at most", read_bad_ram },
     { "mm.dump", "on or off", read_dump },
     { "mm.stress", "a number of seconds, at most 86400", read_stress },
     { "mm.bench", "frames, paging, heap or all", read_bench },
+    { "mm.harden", "default or full", read_harden },
+    { "mm.leaks", "on or off", read_leaks },
+    { "mm.fail", "conditions", read_fail },
 };
 
 #define KNOWN_BYTES 256u

@@ -222,12 +222,12 @@ static uint64_t first_heap_bytes(struct mm *mm)
 
 /* Contiguous frames whose HHDM address is aligned to the largest block, also where the HHDM offset is
  * not: one block more is taken, and what lies outside is given back. */
-static mm_status_t heap_in_hhdm(struct mm *mm, uint64_t bytes, void **out)
+static mm_status_t heap_in_hhdm(struct mm *mm, struct kheap_config *config)
 {
     paddr_t first = 0;
-    uint64_t taken = bytes + MAX_BLOCK_SIZE;
-    mm_status_t status =
-        pmm_alloc_contiguous(&mm->pmm, taken / FRAME_SIZE, FRAME_SIZE, PMM_NO_LIMIT, &first);
+    uint64_t bytes = config->first_bytes, taken = bytes + MAX_BLOCK_SIZE;
+    mm_status_t status = pmm_alloc_contiguous_flags(&mm->pmm, taken / FRAME_SIZE, FRAME_SIZE,
+                                                    PMM_NO_LIMIT, PMM_NOZERO, &first);
 
     if (status != MM_OK)
         return status;
@@ -238,33 +238,68 @@ static mm_status_t heap_in_hhdm(struct mm *mm, uint64_t bytes, void **out)
         pmm_free_contiguous(&mm->pmm, first, before / FRAME_SIZE);
     if (behind > 0)
         pmm_free_contiguous(&mm->pmm, first + before + bytes, behind / FRAME_SIZE);
-    *out = phys_to_virt(first + before);
+    config->first = phys_to_virt(first + before);
+    config->first_is_zero = false;
+    config->base = hhdm_offset();
+    config->bytes = mm_round_up(mm->map.end, LARGE_PAGE_SIZE);
     return MM_OK;
 }
 
-static mm_status_t heap_memory(struct mm *mm, uint64_t bytes, void **out)
+/* Addresses for four times the RAM, or for 64 GiB more than it has: large blocks leave room between them. */
+static uint64_t heap_address_bytes(const struct mm *mm, uint64_t window_bytes)
 {
-    vaddr_t base = 0;
+    uint64_t ram = mm_round_up(mm->map.total_bytes, LARGE_PAGE_SIZE);
+    uint64_t more = 3 * ram < MM_GIB(64) ? 3 * ram : MM_GIB(64);
 
-    if (mm->boot.paging_is_foreign)
-        return heap_in_hhdm(mm, bytes, out);
-    mm_status_t status = kvm_map_heap(&mm->kvm, bytes, &base);
-    *out = (void *)(uintptr_t)base;
+    return ram + more < window_bytes ? ram + more : window_bytes;
+}
+
+static mm_status_t heap_in_window(struct mm *mm, struct kheap_config *config)
+{
+    struct kvm_window window = kvm_heap_window(&mm->kvm);
+    vaddr_t base = 0;
+    mm_status_t status = kvm_map_heap(&mm->kvm, config->first_bytes, &base);
+
+    config->first = (void *)(uintptr_t)base;
+    config->first_is_zero = true;
+    config->base = window.base;
+    config->bytes = heap_address_bytes(mm, window.end - window.base);
+    config->space = &mm->kernel_space;
+    config->kvm = &mm->kvm;
     return status;
+}
+
+/* Failures begin when what may not fail has been done. */
+static void start_faults(struct mm *mm)
+{
+    const struct mm_options *options = &mm->options;
+    struct kheap_faults faults;
+
+    if (options->fail_bytes == 0)
+        return;
+    if (kheap_faults_read(options->fail, options->fail_bytes, &faults))
+        kheap_inject(mm->heap, &faults);
+    else
+        mm_info("warning: mm.fail takes conditions like every:100,size:64-128, not '%.*s': ignored",
+                (int)options->fail_bytes, options->fail);
 }
 
 static void start_heap(struct mm *mm)
 {
-    void *base = NULL;
-    uint64_t bytes = first_heap_bytes(mm);
-    struct address_space *space = mm->boot.paging_is_foreign ? NULL : &mm->kernel_space;
-    mm_status_t status = heap_memory(mm, bytes, &base);
+    struct kheap_config config = { .first_bytes = first_heap_bytes(mm), .pmm = &mm->pmm };
+    mm_status_t status =
+        mm->boot.paging_is_foreign ? heap_in_hhdm(mm, &config) : heap_in_window(mm, &config);
 
     if (status == MM_OK)
-        status = kheap_init(base, bytes, space, &mm->heap);
+        status = kheap_create(&config, &mm->heap);
     if (status != MM_OK)
-        mm_fatal("no heap of %lu MB: %s", bytes >> 20, mm_status_name(status));
-    mm_info("Heap: %lu MB at 0x%lx", bytes >> 20, (uintptr_t)base);
+        mm_fatal("no heap of %lu MB: %s", config.first_bytes >> 20, mm_status_name(status));
+    mm_info("Heap: %lu MB at 0x%lx", config.first_bytes >> 20, (uintptr_t)config.first);
+    kheap_log_level_changed(mm->heap);
+    kheap_record_sites(mm->heap, mm->options.record_sites);
+    kheap_set_level(mm->heap, mm->options.full_harden ? KHEAP_FULL : KHEAP_DEFAULT);
+    if (mm->boot.paging_is_foreign)
+        start_faults(mm);
 }
 
 /* ---- all of it ---- */
@@ -325,6 +360,8 @@ bool init_memory(const struct boot_info *boot)
         return false;
     if (kernel_mm.options.dump && !boot->paging_is_foreign)
         paging_dump(&kernel_mm.kernel_space);
+    if (!boot->paging_is_foreign)
+        start_faults(&kernel_mm);
     mm_log_ready(&kernel_mm);
     return true;
 }

@@ -1,207 +1,482 @@
 /* SPDX-License-Identifier: MIT */
-/* The kernel heap: kmalloc and kfree over a buddy system.
+/* The calls of the kernel heap: fast paths first, what they leave over behind.
  *
- *      region   | struct kheap | tags and bit trees | blocks ...                         |
- *               base                                ^ buddy.first_offset       base + bytes
+ *      bytes      up to 64 KiB   size class: the slot's cache, no lock (kheap_fast.h, heap_cache.c)
+ *                 up to 1 MiB    a run of pages of a chunk's buddy system, with the lock
+ *                 more           pages of its own (heap_memory.c)
  *
- * The lock guards the buddy system only: zeroing and log lines come after it, when the block belongs
- * to the caller alone. A free is checked against the tags before anything changes. */
+ * At the full level, while call sites are recorded, while faults are injected or calls are logged, the
+ * caches look empty and full: everything comes through slow_alloc() and slow_free().
+ *
+ * A free is checked against the state byte of its block before anything changes. Zeroing and log lines
+ * come when the block is its caller's alone. */
 #include <mm/hhdm.h>
 #include <mm/kheap.h>
 #include <mm/log.h>
 
-#include "mm/buddy.h"
 #include "mm/context.h"
+#include "mm/heap_parts.h"
 
-struct kheap {
-    struct mm_port_lock lock;    /* guards buddy and failed_allocations */
-    uint8_t *base;               /* constant */
-    struct address_space *space; /* constant; NULL: the region lies in the HHDM */
-    struct buddy buddy;
-    uint64_t failed_allocations;
+#include <mm/port_slot.h>
+
+#define CALL_SITE ((vaddr_t)(uintptr_t)__builtin_return_address(0))
+
+/* Larger blocks are cleared by memset, which knows the CPU better. */
+#define CLEAR_INLINE_MOST 512u
+
+/* Stands in until there is a default heap: every cache is absent, no address is inside. */
+static struct kheap_front no_heap = {
+    .caches = { [0 ... MM_PORT_SLOT_TABLE - 1] = &heap_absent_cache },
 };
+struct kheap_front *kheap_default_front = &no_heap;
 
-static struct kheap *default_heap;
+static struct kheap *heap_of(struct kheap_front *front)
+{
+    return front == &no_heap ? NULL : (struct kheap *)(void *)front;
+}
+
+static inline void clear_class(void *block, unsigned size_class)
+{
+    size_t bytes = kheap_class_bytes(size_class);
+
+    if (bytes <= CLEAR_INLINE_MOST)
+        kheap_clear(block, bytes);
+    else
+        memset(block, 0, bytes);
+}
+
+/* ---- creating ---- */
 
 mm_status_t kheap_init(void *base, size_t bytes, struct address_space *space, struct kheap **out)
 {
     if (!mm_is_aligned((uintptr_t)base | bytes, MAX_BLOCK_SIZE))
         return MM_NOT_ALIGNED;
-    uint64_t own_bytes = mm_round_up(sizeof(struct kheap), MIN_BLOCK_SIZE);
-    uint64_t first = mm_round_up(own_bytes + buddy_state_bytes(bytes), MIN_BLOCK_SIZE);
-    if (base == NULL || bytes == 0 || first >= bytes)
+    if (base == NULL || bytes == 0)
         return MM_INVALID_ARGUMENT;
-    struct kheap *heap = base;
-    *heap = (struct kheap){ .base = base, .space = space };
-    buddy_init(&heap->buddy, bytes, first, heap->base + own_bytes);
-    mm_port_memory_freed(heap->base + first, bytes - first);
-    *out = heap;
-    return MM_OK;
+    struct heap_memory_config config = {
+        .first = base,
+        .first_bytes = bytes,
+        .base = (uintptr_t)base,
+        .bytes = bytes,
+        .space = space,
+    };
+    return heap_memory_create(&config, out);
+}
+
+mm_status_t kheap_create(const struct kheap_config *config, struct kheap **out)
+{
+    struct heap_memory_config memory = {
+        .first = config->first,
+        .first_bytes = config->first_bytes,
+        .first_is_zero = config->first_is_zero,
+        .space = config->space,
+        .source = { .pmm = config->pmm, .kvm = config->kvm },
+        .base = config->base,
+        .bytes = config->bytes,
+    };
+    mm_status_t status = heap_memory_create(&memory, out);
+
+    if (status == MM_OK)
+        (void)heap_cache_here(*out, mm_port_cpu_slot());
+    return status;
 }
 
 /* ---- allocating ---- */
 
-MM_COLD static void report_exhausted(struct kheap *heap, size_t bytes)
+MM_COLD static void report_exhausted(struct kheap *heap, size_t bytes, const char *reason)
 {
     uint64_t saved = mm_port_lock(&heap->lock);
-    uint64_t largest = buddy_largest_free(&heap->buddy);
 
-    heap->failed_allocations++;
+    heap->failed++;
     mm_port_unlock(&heap->lock, saved);
-    if (bytes > MAX_BLOCK_SIZE)
+    if (heap->source.pmm == NULL && bytes > MAX_BLOCK_SIZE)
         mm_error("kmalloc of %lu bytes: more than the largest block, %lu bytes", bytes,
                  MAX_BLOCK_SIZE);
     else
-        mm_error("kmalloc of %lu bytes: out of memory (largest free block: %lu bytes)", bytes,
-                 largest);
+        mm_error("kmalloc of %lu bytes: %s (largest free block: %lu bytes)", bytes, reason,
+                 kheap_stats(heap).largest_free_block);
+}
+
+/* Pages of a chunk, or pages of their own. On success the span is filled in and in the table. */
+static struct heap_span *take_run(struct kheap *heap, uint64_t bytes, uint64_t align_bytes,
+                                  bool *zeroed)
+{
+    bool pooled = bytes <= MAX_BLOCK_SIZE && align_bytes <= MAX_BLOCK_SIZE &&
+                  mm_is_aligned(heap->front.base, align_bytes) && !heap_guard_wants_pages(heap);
+    uint64_t large = mm_is_aligned(heap->front.base, align_bytes) ? bytes : bytes + align_bytes;
+    uint64_t offset = HEAP_NO_OFFSET;
+    struct heap_span *span = NULL;
+    enum heap_need need = HEAP_HAS_ALL;
+
+    if (!pooled && !heap_large_take(heap, large, align_bytes, &offset, zeroed))
+        return NULL;
+    while (span == NULL) {
+        uint64_t saved = mm_port_lock(&heap->lock);
+        if (pooled && offset == HEAP_NO_OFFSET)
+            offset = heap_run_take_locked(heap, bytes, align_bytes, zeroed);
+        if (offset == HEAP_NO_OFFSET)
+            need = HEAP_NEEDS_PAGES;
+        else
+            span = heap_run_span_locked(heap, offset, pooled ? bytes : large,
+                                        mm_round_up(heap->front.base + offset,
+                                                    pooled ? PAGE_SIZE : align_bytes),
+                                        &need);
+        mm_port_unlock(&heap->lock, saved);
+        if (span == NULL && !heap_supply(heap, need, bytes > align_bytes ? bytes : align_bytes))
+            break;
+    }
+    if (span != NULL) {
+        span->own_chunks = !pooled;
+        return span;
+    }
+    if (offset != HEAP_NO_OFFSET && !pooled) {
+        heap_large_give(heap, offset, large);
+    } else if (offset != HEAP_NO_OFFSET) {
+        uint64_t saved = mm_port_lock(&heap->lock);
+        heap_run_give_locked(heap, offset, bytes);
+        mm_port_unlock(&heap->lock, saved);
+    }
+    return NULL;
+}
+
+struct heap_span *heap_run_alloc(struct kheap *heap, size_t bytes, size_t align_bytes,
+                                 uint8_t state, bool *zeroed)
+{
+    uint64_t run = mm_round_up(bytes, PAGE_SIZE);
+    uint64_t align = align_bytes < PAGE_SIZE ? PAGE_SIZE : align_bytes;
+    struct heap_span *span;
+
+    if (bytes > heap->front.bytes || run < bytes)
+        return NULL;
+    span = take_run(heap, run, align, zeroed);
+    if (span == NULL) {
+        heap_caches_drain(heap, KHEAP_ALL_SLOTS, mm_port_cpu_slot());
+        span = take_run(heap, run, align, zeroed);
+    }
+    if (span == NULL)
+        return NULL;
+    span->align = align_bytes;
+    uint64_t saved = mm_port_lock(&heap->lock);
+    heap->run_blocks++;
+    heap->run_bytes += heap_span_room(span);
+    mm_port_unlock(&heap->lock, saved);
+    __atomic_store_n(&span->states[0], state, __ATOMIC_RELEASE);
+    return span;
+}
+
+static void *run_block(struct kheap *heap, size_t bytes, size_t align_bytes, bool clear)
+{
+    bool zeroed = false;
+    uint8_t state = align_bytes > 16 ? KHEAP_BYTE_ALIGNED : KHEAP_BYTE_ALLOCATED;
+    struct heap_span *span = heap_run_alloc(heap, bytes, align_bytes, state, &zeroed);
+
+    if (span == NULL)
+        return NULL;
+    void *block = (void *)span->front.base;
+    uint64_t room = heap_span_room(span);
+    mm_port_memory_allocated(block, room);
+    if (clear && !zeroed)
+        memset(block, 0, room);
+    return block;
+}
+
+static void *class_block(struct kheap *heap, unsigned slot, unsigned size_class, uint8_t state,
+                         bool clear)
+{
+    struct kheap_entry entry;
+
+    if (!heap_class_alloc(heap, slot, size_class, &entry))
+        return NULL;
+    __atomic_store_n(entry.state, state, __ATOMIC_RELAXED);
+    void *block = (void *)(entry.block & ~(uintptr_t)1);
+    mm_port_memory_allocated(block, kheap_class_bytes(size_class));
+    if (clear && (entry.block & 1) == 0)
+        clear_class(block, size_class);
+    return block;
+}
+
+/* The class whose blocks are aligned so, or KHEAP_CLASSES. */
+static unsigned class_aligned(size_t bytes, size_t align_bytes)
+{
+    if (bytes > KHEAP_CLASS_MOST || align_bytes > PAGE_SIZE)
+        return KHEAP_CLASSES;
+    unsigned size_class = kheap_class_of(bytes);
+    while (size_class < KHEAP_CLASSES && !mm_is_aligned(kheap_class_bytes(size_class), align_bytes))
+        size_class++;
+    return size_class;
+}
+
+/* Everything that the fast paths leave over. */
+static void *slow_alloc(struct kheap *heap, size_t bytes, size_t align_bytes, bool clear,
+                        vaddr_t site)
+{
+    unsigned slot = mm_port_cpu_slot();
+    void *block = NULL;
+
+    if (bytes == 0 || context_is_forbidden("kmalloc") || heap == NULL)
+        return NULL;
+    if (heap_fault_is_due(heap, bytes, site)) {
+        report_exhausted(heap, bytes, "failure injected");
+        return NULL;
+    }
+    unsigned size_class = class_aligned(bytes, align_bytes);
+    uint8_t state = align_bytes > 16 ? KHEAP_BYTE_ALIGNED : KHEAP_BYTE_ALLOCATED;
+    if (__atomic_load_n(&heap->guards, __ATOMIC_RELAXED) != 0)
+        block = heap_guard_alloc(heap, bytes, align_bytes, clear, site);
+    else if (size_class < KHEAP_CLASSES)
+        block = class_block(heap, slot, size_class, state, clear);
+    else
+        block = run_block(heap, bytes, align_bytes, clear);
+    if (block == NULL)
+        report_exhausted(heap, bytes, "out of memory");
+    else
+        mm_debug("heap: allocated %lu bytes at 0x%lx", bytes, (uintptr_t)block);
+    return block;
+}
+
+static inline void *alloc_front(struct kheap_front *front, size_t bytes, bool clear, vaddr_t site)
+{
+    if (__builtin_expect(bytes - 1 < KHEAP_CLASS_MOST, 1)) {
+        unsigned size_class = kheap_class_of(bytes);
+        bool zeroed;
+        void *block = kheap_pop(kheap_cache_here(front), size_class, &zeroed);
+        if (__builtin_expect(block != NULL, 1)) {
+            if (clear && !zeroed)
+                clear_class(block, size_class);
+            return block;
+        }
+    }
+    return slow_alloc(heap_of(front), bytes, 1, clear, site);
 }
 
 void *kheap_alloc(struct kheap *heap, size_t bytes)
 {
-    uint64_t offset = BUDDY_NO_BLOCK;
-    unsigned order = 0;
-
-    if (bytes == 0 || context_is_forbidden("kmalloc"))
-        return NULL;
-    if (bytes <= MAX_BLOCK_SIZE) {
-        order = buddy_order(bytes);
-        uint64_t saved = mm_port_lock(&heap->lock);
-        offset = buddy_alloc(&heap->buddy, order);
-        mm_port_unlock(&heap->lock, saved);
-    }
-    if (offset == BUDDY_NO_BLOCK) {
-        report_exhausted(heap, bytes);
-        return NULL;
-    }
-    void *block = heap->base + offset;
-    mm_port_memory_allocated(block, buddy_block_bytes(order));
-    memset(block, 0, buddy_block_bytes(order));
-    mm_debug("heap: allocated %lu bytes at 0x%lx (a block of %lu)", bytes, (uintptr_t)block,
-             buddy_block_bytes(order));
-    return block;
-}
-
-/* ---- finding the block of an address ---- */
-
-/* What the heap's state says about an address. */
-struct finding {
-    bool inside;  /* it lies among the heap's blocks */
-    bool damaged; /* and none of them holds it */
-    struct buddy_block block;
-};
-
-static struct finding find_locked(const struct kheap *heap, const void *address)
-{
-    uint64_t offset = (uintptr_t)address - (uintptr_t)heap->base;
-    struct finding found = { 0 };
-
-    if (offset < heap->buddy.first_offset || offset >= heap->buddy.region_bytes)
-        return found;
-    found.inside = true;
-    found.damaged = !buddy_peek(&heap->buddy, offset, &found.block);
-    return found;
-}
-
-/* Once the heap's state is wrong, no answer of the heap can be right. The lock is not held. */
-static void require_undamaged(const struct finding *found, const void *address)
-{
-    if (found->damaged)
-        mm_fatal("heap: no block holds 0x%lx: the heap's state is damaged", (uintptr_t)address);
-}
-
-/* Finds the block and says whether `address` is the first byte of an allocated one. If `release`,
- * such a block is freed in the same step. */
-static bool check_block(struct kheap *heap, const void *address, bool release,
-                        struct finding *found)
-{
-    uint64_t saved = mm_port_lock(&heap->lock);
-
-    *found = find_locked(heap, address);
-    const struct buddy_block *block = &found->block;
-    bool right = found->inside && block->allocated && heap->base + block->offset == address;
-    if (right && release) {
-        mm_port_memory_freed(heap->base + block->offset, buddy_block_bytes(block->order));
-        buddy_free(&heap->buddy, block->offset);
-    }
-    mm_port_unlock(&heap->lock, saved);
-    require_undamaged(found, address);
-    return right;
-}
-
-MM_COLD static void report_wrong_block(const struct kheap *heap, const char *what,
-                                       const void *address, const struct finding *found)
-{
-    struct buddy_block block = found->block;
-    uintptr_t start = (uintptr_t)heap->base + block.offset;
-    uintptr_t distance = (uintptr_t)address - start;
-
-    if (!found->inside)
-        mm_bug("%s of 0x%lx, which is outside the heap's blocks", what, (uintptr_t)address);
-    else if (!block.allocated)
-        mm_bug("%s of 0x%lx, which is free (in a free block of %lu bytes at 0x%lx): double free?",
-               what, (uintptr_t)address, buddy_block_bytes(block.order), start);
-    else
-        mm_bug("%s of 0x%lx, which is %lu bytes inside the allocated block of %lu bytes at 0x%lx",
-               what, (uintptr_t)address, distance, buddy_block_bytes(block.order), start);
-}
-
-void kheap_free(struct kheap *heap, void *address)
-{
-    struct finding found;
-
-    if (address == NULL || context_is_forbidden("kfree"))
-        return;
-    if (check_block(heap, address, true, &found))
-        mm_debug("heap: freed %lu bytes at 0x%lx", buddy_block_bytes(found.block.order),
-                 (uintptr_t)address);
-    else
-        report_wrong_block(heap, "kfree", address, &found);
-}
-
-size_t kheap_size(struct kheap *heap, const void *address)
-{
-    struct finding found;
-
-    if (check_block(heap, address, false, &found))
-        return buddy_block_bytes(found.block.order);
-    report_wrong_block(heap, "size", address, &found);
-    return 0;
+    return alloc_front(&heap->front, bytes, true, CALL_SITE);
 }
 
 void *kheap_alloc_nozero(struct kheap *heap, size_t bytes)
 {
-    return kheap_alloc(heap, bytes);
+    return alloc_front(&heap->front, bytes, false, CALL_SITE);
 }
 
-/* A block of the buddy system is aligned to its size. */
+static void *alloc_aligned(struct kheap *heap, size_t bytes, size_t align_bytes, vaddr_t site)
+{
+    if (!mm_is_power_of_two(align_bytes) || align_bytes > KHEAP_ALIGN_MAX)
+        return NULL;
+    return slow_alloc(heap, bytes, align_bytes, true, site);
+}
+
 void *kheap_alloc_aligned(struct kheap *heap, size_t bytes, size_t align_bytes)
 {
-    if (!mm_is_power_of_two(align_bytes) || align_bytes > KHEAP_ALIGN_MAX || bytes == 0)
+    return alloc_aligned(heap, bytes, align_bytes, CALL_SITE);
+}
+
+/* ---- freeing ---- */
+
+static bool is_allocated(uint8_t state)
+{
+    return state == KHEAP_BYTE_ALLOCATED || state == KHEAP_BYTE_ALIGNED;
+}
+
+/* ALLOCATED or ALIGNED becomes `to` in one locked step; false if it was neither. */
+static bool claim_state(uint8_t *state, uint8_t to)
+{
+    uint8_t found = __atomic_load_n(state, __ATOMIC_RELAXED);
+
+    return is_allocated(found) && __atomic_compare_exchange_n(state, &found, to, false,
+                                                              __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
+}
+
+bool heap_run_free(struct kheap *heap, struct heap_span *span)
+{
+    uint64_t room = heap_span_room(span), offset = span->run, bytes = span->bytes;
+    bool own_chunks = span->own_chunks;
+    uint64_t saved = mm_port_lock(&heap->lock);
+    bool right = claim_state(&span->states[0], KHEAP_BYTE_FREE);
+
+    if (right) {
+        mm_port_memory_freed((void *)span->front.base, room);
+        heap->run_blocks--;
+        heap->run_bytes -= room;
+        heap_span_end_locked(heap, span);
+    }
+    mm_port_unlock(&heap->lock, saved);
+    if (right && own_chunks)
+        heap_large_give(heap, offset, bytes);
+    return right;
+}
+
+/* A block of a size class; false if it is not allocated. */
+static bool free_in_class(struct kheap *heap, unsigned slot, struct heap_span *span, unsigned index)
+{
+    struct heap_cache *cache = heap_cache_here(heap, slot);
+    uint8_t *state = &span->states[index];
+    vaddr_t block = heap_block_address(span, index);
+
+    if (slot >= MM_PORT_SLOTS || __atomic_load_n(&span->front.owner, __ATOMIC_RELAXED) != slot) {
+        if (!claim_state(state, KHEAP_BYTE_REMOTE))
+            return false;
+        mm_port_memory_freed((void *)block, span->front.block_bytes);
+        heap_remote_add(heap, cache, block, state);
+        return true;
+    }
+    if (!is_allocated(__atomic_load_n(state, __ATOMIC_RELAXED)))
+        return false;
+    mm_port_memory_freed((void *)block, span->front.block_bytes);
+    __atomic_store_n(state, KHEAP_BYTE_FREE, __ATOMIC_RELAXED);
+    uint64_t saved = mm_port_lock(&heap->lock);
+    heap_keep_locked(heap, cache, span, index);
+    mm_port_unlock(&heap->lock, saved);
+    return true;
+}
+
+static bool size_is_right(const struct heap_span *span, unsigned index, size_t bytes)
+{
+    if (bytes == 0 || span->guards != 0)
+        return true;
+    if (__atomic_load_n(&span->states[index], __ATOMIC_RELAXED) == KHEAP_BYTE_ALIGNED)
+        return bytes <= heap_span_room(span);
+    if (span->front.size_class == HEAP_CLASS_RUN)
+        return bytes > KHEAP_CLASS_MOST && bytes <= heap_span_room(span);
+    return bytes <= KHEAP_CLASS_MOST && kheap_class_of(bytes) == span->front.size_class;
+}
+
+/* `bytes`: what was asked for, or 0 if the caller does not say. */
+static void slow_free(struct kheap *heap, void *address, size_t bytes, vaddr_t site)
+{
+    unsigned slot = mm_port_cpu_slot();
+    unsigned index = 0;
+    bool first = false;
+
+    if (address == NULL || context_is_forbidden("kfree"))
+        return;
+    if (heap == NULL) {
+        mm_bug("kfree of 0x%lx before there is a heap", (uintptr_t)address);
+        return;
+    }
+    struct heap_span *span = heap_span_at(heap, (uintptr_t)address);
+    bool right = span != NULL && heap_block_index(span, (uintptr_t)address, &index, &first);
+    if (right && span->guards != 0) {
+        heap_guard_free(heap, span, address, bytes, site);
+        return;
+    }
+    right = right && first;
+    if (right && !size_is_right(span, index, bytes)) {
+        mm_bug("kfree_sized of 0x%lx with %lu bytes, which is a block of %lu", (uintptr_t)address,
+               bytes, heap_span_room(span));
+        return;
+    }
+    if (right)
+        right = span->front.size_class == HEAP_CLASS_RUN ? heap_run_free(heap, span)
+                                                         : free_in_class(heap, slot, span, index);
+    if (!right) {
+        heap_report_wrong(heap, "kfree", address);
+        return;
+    }
+    mm_debug("heap: freed 0x%lx", (uintptr_t)address);
+    if (__atomic_load_n(&heap->spare_chunks, __ATOMIC_RELAXED) > HEAP_SPARE_CHUNKS)
+        heap_shrink(heap, HEAP_SPARE_CHUNKS);
+}
+
+void kheap_free(struct kheap *heap, void *block)
+{
+    if (__builtin_expect(!kheap_push(&heap->front, block, KHEAP_CLASSES), 0))
+        slow_free(heap, block, 0, CALL_SITE);
+}
+
+/* ---- sizes ---- */
+
+/* Finds the allocated block that begins at the address. */
+static struct heap_span *find_block(struct kheap *heap, const void *address, unsigned *index)
+{
+    struct heap_span *span = heap_span_at(heap, (uintptr_t)address);
+    bool first;
+
+    if (span == NULL || !heap_block_index(span, (uintptr_t)address, index, &first))
         return NULL;
-    return kheap_alloc(heap, bytes < align_bytes ? align_bytes : bytes);
+    if (span->guards != 0)
+        return heap_guard_is_block(span, *index, (uintptr_t)address) ? span : NULL;
+    return first && is_allocated(__atomic_load_n(&span->states[*index], __ATOMIC_RELAXED)) ? span
+                                                                                           : NULL;
+}
+
+static size_t room_of(const struct heap_span *span, unsigned index)
+{
+    return span->guards != 0 ? span->records[index].asked : heap_span_room(span);
+}
+
+size_t kheap_size(struct kheap *heap, const void *address)
+{
+    unsigned index;
+    const struct heap_span *span = find_block(heap, address, &index);
+
+    if (span != NULL)
+        return room_of(span, index);
+    heap_report_wrong(heap, "size", address);
+    return 0;
+}
+
+/* ---- resizing ---- */
+
+/* The alignment that the block was given on request, at least; 1 if none. */
+static size_t alignment_of(const struct heap_span *span, unsigned index)
+{
+    if (__atomic_load_n(&span->states[index], __ATOMIC_RELAXED) != KHEAP_BYTE_ALIGNED)
+        return 1;
+    if (span->front.size_class == HEAP_CLASS_RUN)
+        return span->align;
+    uint64_t bits = (span->guards & HEAP_GUARD_FULL) != 0 ? span->records[index].front
+                                                          : span->front.block_bytes | PAGE_SIZE;
+    return bits & (0 - bits);
+}
+
+static bool fits_in_place(const struct heap_span *span, size_t bytes)
+{
+    if (span->guards != 0)
+        return false;
+    if (span->front.size_class == HEAP_CLASS_RUN)
+        return bytes > KHEAP_CLASS_MOST && bytes <= heap_span_room(span) &&
+               bytes > heap_span_room(span) - heap_span_room(span) / 8;
+    return bytes <= KHEAP_CLASS_MOST && kheap_class_of(bytes) == span->front.size_class;
+}
+
+static void *resize(struct kheap *heap, void *block, size_t bytes, vaddr_t site)
+{
+    unsigned index;
+
+    if (block == NULL)
+        return alloc_front(&heap->front, bytes, true, site);
+    struct heap_span *span = find_block(heap, block, &index);
+    if (span == NULL) {
+        heap_report_wrong(heap, "krealloc", block);
+        return NULL;
+    }
+    if (bytes == 0) {
+        slow_free(heap, block, 0, site);
+        return NULL;
+    }
+    size_t old = room_of(span, index), align = alignment_of(span, index);
+    if (fits_in_place(span, bytes)) {
+        memset((uint8_t *)block + bytes, 0, old - bytes);
+        return block;
+    }
+    uint8_t *moved = align > 16 ? slow_alloc(heap, bytes, align, false, site)
+                                : alloc_front(&heap->front, bytes, false, site);
+    if (moved == NULL)
+        return NULL;
+    size_t kept = old < bytes ? old : bytes;
+    memcpy(moved, block, kept);
+    span = find_block(heap, moved, &index);
+    if (span != NULL)
+        memset(moved + kept, 0, room_of(span, index) - kept);
+    if (__builtin_expect(!kheap_push(&heap->front, block, KHEAP_CLASSES), 0))
+        slow_free(heap, block, 0, site);
+    return moved;
 }
 
 void *kheap_realloc(struct kheap *heap, void *block, size_t bytes)
 {
-    if (block == NULL)
-        return kheap_alloc(heap, bytes);
-    size_t old = kheap_size(heap, block);
-    if (old == 0)
-        return NULL;
-    if (bytes == 0) {
-        kheap_free(heap, block);
-        return NULL;
-    }
-    if (bytes <= old && bytes > old / 2) {
-        memset((uint8_t *)block + bytes, 0, old - bytes);
-        return block;
-    }
-    void *moved = kheap_alloc(heap, bytes);
-    if (moved == NULL)
-        return NULL;
-    memcpy(moved, block, old < bytes ? old : bytes);
-    kheap_free(heap, block);
-    return moved;
+    return resize(heap, block, bytes, CALL_SITE);
 }
 
 /* ---- physical addresses ---- */
@@ -214,18 +489,23 @@ static mm_status_t translate(const struct kheap *heap, const uint8_t *address, p
     return MM_OK;
 }
 
+/* True if all bytes lie in one allocated block. */
+static bool is_in_block(struct kheap *heap, vaddr_t address, size_t bytes)
+{
+    struct kheap_peek peek;
+
+    return kheap_peek(heap, address, &peek) && peek.what == KHEAP_USED &&
+           bytes <= peek.asked - (address - peek.start);
+}
+
 mm_status_t kheap_to_phys(struct kheap *heap, const void *address, size_t bytes, paddr_t *out)
 {
     const uint8_t *first = address;
-    struct finding found;
     paddr_t base, next;
 
     if (bytes == 0)
         return MM_INVALID_ARGUMENT;
-    (void)check_block(heap, address, false, &found);
-    uint64_t offset = (uintptr_t)address - (uintptr_t)heap->base - found.block.offset;
-    if (!found.inside || !found.block.allocated ||
-        bytes > buddy_block_bytes(found.block.order) - offset)
+    if (!is_in_block(heap, (uintptr_t)address, bytes))
         return MM_INVALID_ADDRESS;
     mm_status_t status = translate(heap, first, &base);
     for (size_t at = PAGE_SIZE - ((uintptr_t)address & (PAGE_SIZE - 1));
@@ -239,101 +519,125 @@ mm_status_t kheap_to_phys(struct kheap *heap, const void *address, size_t bytes,
     return status;
 }
 
-/* ---- asking ---- */
+/* ---- the whole heap ---- */
 
-bool kheap_peek(const struct kheap *heap, vaddr_t address, struct kheap_peek *out)
+void kheap_drain(struct kheap *heap, unsigned slot)
 {
-    uint64_t offset = address - (uintptr_t)heap->base;
-    struct buddy_block block;
-
-    if (address < (uintptr_t)heap->base || offset >= heap->buddy.region_bytes)
-        return false;
-    *out = (struct kheap_peek){ .what = KHEAP_DAMAGED, .start = (uintptr_t)heap->base };
-    if (offset < heap->buddy.first_offset) {
-        out->what = KHEAP_STATE;
-    } else if (buddy_peek(&heap->buddy, offset, &block)) {
-        out->what = block.allocated ? KHEAP_USED : KHEAP_FREE;
-        out->start += block.offset;
-        out->bytes = buddy_block_bytes(block.order);
-    }
-    return true;
+    if (!context_is_forbidden("kheap_drain"))
+        heap_caches_drain(heap, slot, mm_port_cpu_slot());
 }
 
-struct kheap_stats kheap_stats(struct kheap *heap)
+/* The caches are on when nothing has to see each call. */
+static void update_switch(struct kheap *heap)
 {
-    uint64_t saved = mm_port_lock(&heap->lock);
-    const struct buddy *buddy = &heap->buddy;
-    struct kheap_stats stats = {
-        .region_bytes = buddy->region_bytes,
-        .free_bytes = buddy->free_bytes,
-        .used_bytes = buddy->region_bytes - buddy->first_offset - buddy->free_bytes,
-        .used_blocks = buddy->used_blocks,
-        .failed_allocations = heap->failed_allocations,
-        .largest_free_block = buddy_largest_free(buddy),
-    };
+    bool off = heap->guards != 0 || heap->faults.on || mm_log_level >= MM_LOG_DEBUG;
 
-    mm_port_unlock(&heap->lock, saved);
-    return stats;
+    if (off != heap->off)
+        heap_caches_switch(heap, off);
 }
 
-bool kheap_verify(struct kheap *heap)
+void kheap_log_level_changed(struct kheap *heap)
 {
-    uint64_t offset;
-    uint64_t saved = mm_port_lock(&heap->lock);
-    const char *wrong = buddy_check(&heap->buddy, &offset);
+    update_switch(heap);
+}
 
+void kheap_set_level(struct kheap *heap, enum kheap_level level)
+{
+    uint8_t sites = heap->guards & HEAP_GUARD_SITES;
+
+    __atomic_store_n(&heap->guards,
+                     (uint8_t)(level == KHEAP_FULL ? HEAP_GUARD_FULL | sites : sites),
+                     __ATOMIC_RELAXED);
+    update_switch(heap);
+    if (level != KHEAP_FULL)
+        heap_guard_flush(heap);
+}
+
+enum kheap_level kheap_level(const struct kheap *heap)
+{
+    return (heap->guards & HEAP_GUARD_FULL) != 0 ? KHEAP_FULL : KHEAP_DEFAULT;
+}
+
+void kheap_record_sites(struct kheap *heap, bool on)
+{
+    uint8_t full = heap->guards & HEAP_GUARD_FULL;
+
+    __atomic_store_n(&heap->guards, (uint8_t)(on ? full | HEAP_GUARD_SITES : full),
+                     __ATOMIC_RELAXED);
+    update_switch(heap);
+}
+
+void kheap_inject(struct kheap *heap, const struct kheap_faults *faults)
+{
+    heap_faults_set(heap, faults);
+    update_switch(heap);
+}
+
+uint64_t kheap_lock_all(struct kheap *heap)
+{
+    return mm_port_lock(&heap->lock);
+}
+
+void kheap_unlock_all(struct kheap *heap, uint64_t saved)
+{
     mm_port_unlock(&heap->lock, saved);
-    if (wrong != NULL)
-        mm_error("heap: %s (at 0x%lx)", wrong, (uintptr_t)heap->base + offset);
-    return wrong == NULL;
 }
 
 /* ---- the default heap ---- */
 
+static struct kheap_front *default_front(void)
+{
+    return __atomic_load_n(&kheap_default_front, __ATOMIC_ACQUIRE);
+}
+
 void kheap_set_default(struct kheap *heap)
 {
-    __atomic_store_n(&default_heap, heap, __ATOMIC_RELEASE);
+    __atomic_store_n(&kheap_default_front, heap != NULL ? &heap->front : &no_heap,
+                     __ATOMIC_RELEASE);
 }
 
 struct kheap *kheap_default(void)
 {
-    return __atomic_load_n(&default_heap, __ATOMIC_ACQUIRE);
+    return heap_of(default_front());
 }
 
-void *kmalloc(size_t bytes)
+void *(kmalloc)(size_t bytes)
 {
-    struct kheap *heap = kheap_default();
-
-    return heap == NULL ? NULL : kheap_alloc(heap, bytes);
-}
-
-void kfree(void *block)
-{
-    struct kheap *heap = kheap_default();
-
-    if (heap != NULL)
-        kheap_free(heap, block);
-    else if (block != NULL)
-        mm_bug("kfree of 0x%lx before there is a heap", (uintptr_t)block);
+    return alloc_front(default_front(), bytes, true, CALL_SITE);
 }
 
 void *kmalloc_nozero(size_t bytes)
 {
-    return kmalloc(bytes);
+    return alloc_front(default_front(), bytes, false, CALL_SITE);
 }
 
 void *kmalloc_aligned(size_t bytes, size_t align_bytes)
 {
-    struct kheap *heap = kheap_default();
-
-    return heap == NULL ? NULL : kheap_alloc_aligned(heap, bytes, align_bytes);
+    return alloc_aligned(kheap_default(), bytes, align_bytes, CALL_SITE);
 }
 
 void *krealloc(void *block, size_t bytes)
 {
     struct kheap *heap = kheap_default();
 
-    return heap == NULL ? NULL : kheap_realloc(heap, block, bytes);
+    return heap == NULL ? NULL : resize(heap, block, bytes, CALL_SITE);
+}
+
+void kfree(void *block)
+{
+    struct kheap_front *front = default_front();
+
+    if (__builtin_expect(!kheap_push(front, block, KHEAP_CLASSES), 0))
+        slow_free(heap_of(front), block, 0, CALL_SITE);
+}
+
+void(kfree_sized)(void *block, size_t bytes)
+{
+    struct kheap_front *front = default_front();
+    unsigned size_class = bytes - 1 < KHEAP_CLASS_MOST ? kheap_class_of(bytes) : KHEAP_CLASSES - 1;
+
+    if (__builtin_expect(!kheap_push(front, block, size_class), 0))
+        slow_free(heap_of(front), block, bytes, CALL_SITE);
 }
 
 size_t ksize(const void *block)
@@ -343,8 +647,13 @@ size_t ksize(const void *block)
     return heap == NULL || block == NULL ? 0 : kheap_size(heap, block);
 }
 
-void kfree_sized(void *block, size_t bytes)
+/* What inlined calls of a constant size leave over. */
+void *kheap_slow_alloc(struct kheap_front *front, size_t bytes)
 {
-    (void)bytes;
-    kfree(block);
+    return slow_alloc(heap_of(front), bytes, 1, true, CALL_SITE);
+}
+
+void kheap_slow_free(struct kheap_front *front, void *block, size_t bytes)
+{
+    slow_free(heap_of(front), block, bytes, CALL_SITE);
 }

@@ -49,8 +49,8 @@ endef
 $(foreach variant,plain san tsan,$(eval $(call host_variant,$(variant))))
 
 # In a process nobody can touch the kernel half: test_init.c stands between mm_init() and
-# kheap_init() and gives the heap's frames at their address in the fake RAM.
-HOST_LINK_test_init := -Wl,--wrap=kheap_init
+# kheap_create() and gives the heap's frames at their address in the fake RAM.
+HOST_LINK_test_init := -Wl,--wrap=kheap_create
 
 HOST_LIBRARY := $(BUILD)/libmello-mm-hosted.a
 HOST_CHECKS  := 'sh tests/host/smoke.sh $(HOST_CXX) $(HOST_LIBRARY)' \

@@ -87,7 +87,7 @@ static void host_init_refuses_bad_memory_and_changes_nothing(void **state)
     assert_false(mello_host_init((void *)(UINTPTR_MAX - MM_MIB(8) + 1), MM_MIB(16)));
     assert_int_equal(log_lines(), 0);
     assert_int_equal(hhdm_offset(), (uintptr_t)base);
-    assert_int_equal(kheap_size(kheap_default(), block), 128);
+    assert_int_equal(kheap_size(kheap_default(), block), 112);
     kfree(block);
     check_heap_works();
     free(whole);
@@ -108,7 +108,7 @@ static void host_init_after_a_halt_leaves_the_old_heap(void **state)
     hosted_cpu_reset(4);
     log_expect_count("[MM] ERROR:", 1);
     assert_int_equal(hhdm_offset(), (uintptr_t)base);
-    assert_int_equal(kheap_size(kheap_default(), block), 128);
+    assert_int_equal(kheap_size(kheap_default(), block), 112);
     kfree(block);
     check_heap_works();
     assert_true(mello_host_init(other, MM_MIB(16)));

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* The whole of mm, started: with foreign paging as in a Linux process, and with its own page tables
  * under the fake CPU, from a loader's tables. There the heap's window lies in the kernel half,
- * which no process can touch: __wrap_kheap_init() stands before kheap_init() (ld --wrap), asks the
+ * which no process can touch: __wrap_kheap_create() stands before kheap_create() (ld --wrap), asks the
  * fake MMU where the window leads, and hands on the same frames at their place in the fake RAM. All
  * else is as at boot. */
 #include "walker.h"
@@ -17,27 +17,30 @@
 
 static struct rows rows;
 static struct mm mm;
-static vaddr_t window_heap; /* what kheap_init was asked for */
+static vaddr_t window_heap; /* what kheap_create was asked for */
 
-mm_status_t __real_kheap_init(void *base, size_t bytes, struct address_space *space,
-                              struct kheap **out);
-mm_status_t __wrap_kheap_init(void *base, size_t bytes, struct address_space *space,
-                              struct kheap **out);
+mm_status_t __real_kheap_create(const struct kheap_config *config, struct kheap **out);
+mm_status_t __wrap_kheap_create(const struct kheap_config *config, struct kheap **out);
 
-mm_status_t __wrap_kheap_init(void *base, size_t bytes, struct address_space *space,
-                              struct kheap **out)
+mm_status_t __wrap_kheap_create(const struct kheap_config *config, struct kheap **out)
 {
+    struct kheap_config alias = *config;
     struct hosted_translation first, page;
 
-    window_heap = (uintptr_t)base;
+    window_heap = (uintptr_t)config->first;
     if (window_heap >> 63 == 0)
-        return __real_kheap_init(base, bytes, space, out);
+        return __real_kheap_create(config, out);
     assert_int_equal(hosted_cpu_access(window_heap, HOSTED_WRITE, &first), HOSTED_OK);
-    for (uint64_t at = 0; at < bytes; at += PAGE_SIZE) {
+    for (uint64_t at = 0; at < config->first_bytes; at += PAGE_SIZE) {
         assert_int_equal(hosted_cpu_access(window_heap + at, HOSTED_WRITE, &page), HOSTED_OK);
         assert_int_equal(page.address, first.address + at); /* else there is no one alias */
     }
-    return __real_kheap_init(phys_to_virt(first.address), bytes, NULL, out);
+    alias.first = phys_to_virt(first.address);
+    alias.base = hhdm_offset();
+    alias.bytes = hhdm_end();
+    alias.space = NULL;
+    alias.kvm = NULL;
+    return __real_kheap_create(&alias, out);
 }
 
 /* ---- Foreign paging ---- */
@@ -181,7 +184,7 @@ static void init_obeys_the_command_line(void **state)
     foreign_set_up("mm.log=debug mm.lowmem=on");
     mm_init(&mm, &rows.boot);
     assert_true(log_lines() > at_info);
-    assert_int_equal(pmm_frame_state(&mm.pmm, FRAME_SIZE), PMM_FRAME_FREE);
+    assert_int_not_equal(pmm_frame_state(&mm.pmm, FRAME_SIZE), PMM_FRAME_RESERVED);
 }
 
 /* ---- What cannot work: one error line, then a halt ---- */

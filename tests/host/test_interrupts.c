@@ -288,7 +288,8 @@ struct holder {
 
 static struct holder holders[THREADS + 1][MM_PORT_LEVELS];
 static uint64_t frame_owners[MM_MIB(17) / FRAME_SIZE];
-static uint64_t granule_owners[MM_MIB(4) / 64];
+#define GRANULE 16 /* of the smallest blocks */
+static uint64_t granule_owners[MM_MIB(4) / GRANULE];
 static unsigned wrong, bugs, logged, runs[MM_PORT_LEVELS];
 static pthread_barrier_t barrier;
 
@@ -322,10 +323,10 @@ static void own_frames(paddr_t first, uint64_t total, uint64_t from, uint64_t to
 
 static void own_block(const uint64_t *block, size_t words, uint64_t from, uint64_t to)
 {
-    size_t first = (size_t)((const char *)block - (const char *)heap) / 64;
+    size_t first = (size_t)((const char *)block - (const char *)heap) / GRANULE;
 
-    for (size_t at = 0; at < words * 8; at += 64)
-        own(&granule_owners[first + at / 64], from, to);
+    for (size_t at = 0; at < words * 8; at += GRANULE)
+        own(&granule_owners[first + at / GRANULE], from, to);
 }
 
 static void stamp(uint64_t *memory, size_t words, uint64_t owner)

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-/* The heap against a naive model: one byte for each unit of 64 bytes says whether it is in use. In
- * a buddy system that merges all it can, a block of 2^k units can be had exactly if an aligned run
- * of 2^k units is free: so the model knows, without any list or tree, what must succeed and what
- * must not. */
+/* The heap: sizes and alignment, zeroing, out of memory, wrong frees, the calls of the default heap, and a
+ * random program against a naive model that knows every block and every byte of it. */
 #include "support.h"
+
+#include "mm/heap_parts.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -37,7 +37,7 @@ static void assert_heap_sound(void)
 
     assert_true(kheap_verify(heap));
     assert_int_equal(stats.region_bytes, region_bytes);
-    assert_int_equal(stats.free_bytes + stats.used_bytes + first_offset, region_bytes);
+    assert_true(stats.free_bytes + stats.used_bytes <= region_bytes - first_offset);
     assert_true(stats.largest_free_block <= stats.free_bytes);
 }
 
@@ -46,13 +46,21 @@ static void assert_stats_equal(struct kheap_stats a, struct kheap_stats b)
     assert_memory_equal(&a, &b, sizeof a);
 }
 
-static size_t block_bytes_of(size_t bytes)
+/* What the header says of sizes: a class of at most an eighth more (16 at least), from 8 KiB on 4 KiB. */
+static size_t room_at_most(size_t bytes)
 {
-    size_t block = MIN_BLOCK_SIZE;
+    size_t more = bytes <= 128 ? 15 : bytes <= MM_KIB(8) ? bytes / 8 : 4095;
 
-    while (block < bytes)
-        block *= 2;
-    return block;
+    return bytes + more;
+}
+
+/* Nothing is used, and all memory is in whole blocks again. */
+static void assert_all_free(void)
+{
+    kheap_drain(heap, KHEAP_ALL_SLOTS);
+    assert_int_equal(kheap_stats(heap).used_blocks, 0);
+    assert_int_equal(kheap_stats(heap).used_bytes, 0);
+    assert_true(kheap_verify(heap));
 }
 
 /* ---- kheap_init ---- */
@@ -69,7 +77,7 @@ static void kheap_init_keeps_a_small_part_for_itself(void **state)
         assert_int_equal(stats.used_blocks, 0);
         assert_int_equal(stats.used_bytes, 0);
         assert_int_equal(stats.failed_allocations, 0);
-        assert_true(first_offset < (mib << 20) / 16);
+        assert_true(first_offset < (mib << 20) / 8);
         assert_int_equal(stats.largest_free_block, mib == 1 ? MM_KIB(512) : MAX_BLOCK_SIZE);
         assert_heap_sound();
     }
@@ -95,40 +103,92 @@ static void kheap_init_refuses_bad_regions(void **state)
 
 /* ---- Allocating ---- */
 
-static void kheap_alloc_of_every_order_is_aligned_and_zero(void **state)
+static void kheap_alloc_of_any_size_fits_is_aligned_and_zero(void **state)
 {
     (void)state;
-    heap_set_up(MM_MIB(4));
-    for (unsigned order = 0; order < NUM_ORDERS; order++) {
-        size_t size = MIN_BLOCK_SIZE << order;
-        size_t sizes[] = { size, size - 1, size / 2 + 1 };
+    heap_set_up(MM_MIB(8));
+    for (size_t bytes = 1; bytes <= MAX_BLOCK_SIZE; bytes += 1 + bytes / 16) {
+        size_t align = (bytes & (bytes - 1)) == 0 && bytes >= 16 && bytes <= 4096 ? bytes : 16;
 
-        for (size_t i = 0; i < COUNT_OF(sizes); i++) {
-            unsigned char *block = kheap_alloc(heap, sizes[i]);
+        for (unsigned round = 0; round < 3; round++) {
+            unsigned char *block = kheap_alloc(heap, bytes);
 
             assert_non_null(block);
-            assert_int_equal((uintptr_t)block % size, 0);
-            assert_true(block >= region + first_offset && block + size <= region + region_bytes);
-            assert_int_equal(kheap_size(heap, block), size);
-            assert_int_equal(kheap_stats(heap).used_bytes, size);
-            assert_true(is_zero(block, size));
-            memset(block, 0xff, size);
+            assert_int_equal((uintptr_t)block % align, 0);
+            assert_true(block >= region && block + bytes <= region + region_bytes);
+            assert_true(kheap_size(heap, block) >= bytes);
+            assert_true(kheap_size(heap, block) <= room_at_most(bytes));
+            assert_int_equal(kheap_stats(heap).used_bytes, kheap_size(heap, block));
+            assert_int_equal(kheap_stats(heap).used_blocks, 1);
+            assert_true(is_zero(block, kheap_size(heap, block)));
+            memset(block, 0xff, kheap_size(heap, block));
             kheap_free(heap, block);
-            assert_heap_sound();
         }
     }
+    assert_all_free();
 }
 
-static void kheap_alloc_sizes_below_64_take_a_whole_block(void **state)
+static void kheap_alloc_aligned_is_aligned(void **state)
 {
     (void)state;
-    heap_set_up(MM_MIB(1));
-    for (size_t bytes = 1; bytes <= 64; bytes++) {
-        void *block = kheap_alloc(heap, bytes);
+    heap_set_up(MM_MIB(8));
+    for (size_t align = 1; align <= MAX_BLOCK_SIZE; align *= 2) {
+        for (size_t bytes = 1; bytes <= MM_KIB(300); bytes = bytes * 5 + 3) {
+            unsigned char *a = kheap_alloc_aligned(heap, bytes, align);
+            unsigned char *b = kheap_alloc_aligned(heap, bytes, align);
 
-        assert_int_equal(kheap_size(heap, block), 64);
-        kheap_free(heap, block);
+            assert_non_null(a);
+            assert_non_null(b);
+            assert_int_equal((uintptr_t)a % align, 0);
+            assert_int_equal((uintptr_t)b % align, 0);
+            assert_true(is_zero(a, bytes));
+            memset(a, 0x5a, bytes);
+            a = kheap_realloc(heap, a, bytes * 2);
+            assert_int_equal((uintptr_t)a % align, 0);
+            assert_int_equal(a[bytes - 1], 0x5a);
+            kheap_free(heap, a);
+            kheap_free(heap, b);
+        }
     }
+    assert_null(kheap_alloc_aligned(heap, 64, 0));
+    assert_null(kheap_alloc_aligned(heap, 64, 3));
+    assert_null(kheap_alloc_aligned(heap, 64, 2 * KHEAP_ALIGN_MAX));
+    assert_null(kheap_alloc_aligned(heap, 0, 64));
+    assert_int_equal(log_lines(), 0);
+    assert_all_free();
+}
+
+static void kheap_realloc_keeps_content_and_zeroes_the_rest(void **state)
+{
+    static const size_t sizes[] = {
+        1, 16, 17, 100, 112, 113, 1000, 4096, 5000, 60000, 70000, 300000
+    };
+    unsigned char *block;
+
+    (void)state;
+    heap_set_up(MM_MIB(8));
+    for (size_t i = 0; i < COUNT_OF(sizes); i++) {
+        for (size_t j = 0; j < COUNT_OF(sizes); j++) {
+            size_t kept = sizes[i] < sizes[j] ? sizes[i] : sizes[j];
+
+            block = kheap_alloc(heap, sizes[i]);
+            memset(block, 0xc3, sizes[i]);
+            block = kheap_realloc(heap, block, sizes[j]);
+            assert_non_null(block);
+            for (size_t at = 0; at < kept; at++)
+                assert_int_equal(block[at], 0xc3);
+            assert_true(is_zero(block + kept, kheap_size(heap, block) - kept));
+            kheap_free(heap, block);
+        }
+    }
+    block = kheap_realloc(heap, NULL, 100);
+    assert_non_null(block);
+    assert_null(kheap_realloc(heap, block, MM_MIB(64)));
+    assert_int_equal(kheap_size(heap, block), 112);
+    assert_null(kheap_realloc(heap, block, 0));
+    log_clear();
+    EXPECT_BUG("free", assert_null(kheap_realloc(heap, block, 10)));
+    assert_all_free();
 }
 
 static void kheap_alloc_of_0_bytes_is_null_without_a_line(void **state)
@@ -167,49 +227,53 @@ static void kheap_alloc_of_too_much_is_null_with_one_line(void **state)
 static void kheap_alloc_of_1mib_works_to_the_last_block(void **state)
 {
     void *blocks[4];
+    size_t count = 0;
 
     (void)state;
     heap_set_up(MM_MIB(4));
-    for (size_t i = 0; i < 3; i++) {
-        blocks[i] = kheap_alloc(heap, MAX_BLOCK_SIZE);
-        assert_non_null(blocks[i]);
-        assert_int_equal((uintptr_t)blocks[i] % MAX_BLOCK_SIZE, 0);
-    }
-    log_clear();
-    assert_null(kheap_alloc(heap, MAX_BLOCK_SIZE));
+    while (count < 4 && (blocks[count] = kheap_alloc(heap, MAX_BLOCK_SIZE)) != NULL)
+        assert_int_equal((uintptr_t)blocks[count++] % PAGE_SIZE, 0);
+    assert_int_equal(count, 3);
     log_expect_count("[MM] ERROR:", 1);
-    for (size_t i = 0; i < 3; i++)
-        kheap_free(heap, blocks[i]);
-    assert_heap_sound();
+    while (count > 0)
+        kheap_free(heap, blocks[--count]);
+    assert_all_free();
 }
 
 static void kheap_out_of_memory_is_null_and_changes_nothing(void **state)
 {
-    struct kheap_stats full;
-    size_t count = 0;
-    void *last = NULL, *block;
+    static const size_t sizes[] = { 16, 64, 100, 5000, 50000, 100000 };
 
     (void)state;
-    heap_set_up(MM_MIB(1));
-    while ((block = kheap_alloc(heap, 64)) != NULL) {
-        last = block;
-        count++;
+    for (size_t i = 0; i < COUNT_OF(sizes); i++) {
+        struct kheap_stats full;
+        uint64_t count = 0;
+        void *last = NULL, *block;
+
+        heap_set_up(MM_MIB(1));
+        log_clear();
+        while ((block = kheap_alloc(heap, sizes[i])) != NULL) {
+            *(void **)block = last;
+            last = block;
+            count++;
+        }
+        log_expect_count("[MM] ERROR:", 1);
+        assert_int_equal(log_lines(), 1);
+        full = kheap_stats(heap);
+        assert_int_equal(full.used_blocks, count);
+        assert_int_equal(full.failed_allocations, 1);
+        if (count * sizes[i] <= (region_bytes - first_offset) / 2)
+            fail_msg("only %lu blocks of %zu", count, sizes[i]);
+        for (unsigned j = 0; j < 3; j++)
+            assert_null(kheap_alloc(heap, sizes[i]));
+        assert_int_equal(kheap_stats(heap).used_bytes, full.used_bytes);
+        while (last != NULL) {
+            block = *(void **)last;
+            kheap_free(heap, last);
+            last = block;
+        }
+        assert_all_free();
     }
-    log_expect_count("[MM] ERROR:", 1);
-    assert_int_equal(log_lines(), 1);
-    assert_int_equal(count * 64, region_bytes - first_offset);
-    full = kheap_stats(heap);
-    assert_int_equal(full.free_bytes, 0);
-    assert_int_equal(full.largest_free_block, 0);
-    assert_int_equal(full.failed_allocations, 1);
-    for (size_t bytes = 1; bytes <= MAX_BLOCK_SIZE; bytes *= 2) {
-        assert_null(kheap_alloc(heap, bytes));
-        full.failed_allocations++;
-    }
-    assert_stats_equal(kheap_stats(heap), full);
-    kheap_free(heap, last);
-    assert_ptr_equal(kheap_alloc(heap, 64), last);
-    assert_heap_sound();
 }
 
 static void kheap_logs_sizes_and_addresses_at_debug_only(void **state)
@@ -222,6 +286,8 @@ static void kheap_logs_sizes_and_addresses_at_debug_only(void **state)
     kheap_free(heap, kheap_alloc(heap, 100));
     assert_int_equal(log_lines(), 0);
     mm_log_level = MM_LOG_DEBUG;
+    kheap_log_level_changed(heap);
+    log_clear();
     block = kheap_alloc(heap, 100);
     mm_format(words, sizeof words, "[MM] |100|0x%lx", (uintptr_t)block);
     log_expect_count(words, 1);
@@ -234,49 +300,26 @@ static void kheap_logs_sizes_and_addresses_at_debug_only(void **state)
 
 /* ---- Merging ---- */
 
-/* 64-byte blocks over the whole region; every second one is freed only at the end. */
+/* Blocks of every size; every second one is freed first. */
 static void kheap_frees_merge_back_to_the_largest_blocks(void **state)
 {
-    static void *blocks[65536];
-    struct kheap_stats empty;
-    size_t count = 0;
+    static void *blocks[4096];
+    size_t count = 0, bytes = 16;
 
     (void)state;
-    heap_set_up(MM_MIB(4));
-    empty = kheap_stats(heap);
-    while (count < COUNT_OF(blocks) && (blocks[count] = kheap_alloc(heap, 64)) != NULL)
+    heap_set_up(MM_MIB(8));
+    while (count < COUNT_OF(blocks) && (blocks[count] = kheap_alloc(heap, bytes)) != NULL) {
         count++;
+        bytes = bytes > MM_KIB(90) ? 16 : bytes + bytes / 3;
+    }
     for (size_t i = 0; i < count; i += 2)
         kheap_free(heap, blocks[i]);
-    assert_int_equal(kheap_stats(heap).largest_free_block, 64);
     assert_heap_sound();
     for (size_t i = 1; i < count; i += 2)
         kheap_free(heap, blocks[i]);
-    empty.failed_allocations = kheap_stats(heap).failed_allocations;
-    assert_stats_equal(kheap_stats(heap), empty);
-    assert_heap_sound();
-    for (unsigned i = 0; i < 3; i++)
+    assert_all_free();
+    for (unsigned i = 0; i < 5; i++) /* of 8: the heap's own state is kept, here and there */
         assert_non_null(kheap_alloc(heap, MAX_BLOCK_SIZE));
-}
-
-static void kheap_buddies_of_different_orders_do_not_merge(void **state)
-{
-    unsigned char *a, *b, *c;
-
-    (void)state;
-    heap_set_up(MM_MIB(2));
-    a = kheap_alloc(heap, MAX_BLOCK_SIZE); /* [1 MiB, 2 MiB): free it and split it */
-    kheap_free(heap, a);
-    while ((b = kheap_alloc(heap, 64)) != a)
-        assert_non_null(b);
-    c = kheap_alloc(heap, 64);
-    assert_ptr_equal(c, a + 64);
-    kheap_free(heap, a);
-    assert_heap_sound();
-    assert_true(kheap_stats(heap).largest_free_block == MAX_BLOCK_SIZE / 2);
-    kheap_free(heap, c);
-    assert_true(kheap_stats(heap).largest_free_block == MAX_BLOCK_SIZE);
-    assert_heap_sound();
 }
 
 /* ---- Misuse ---- */
@@ -313,8 +356,8 @@ static void kfree_twice_is_reported(void **state)
     void *a, *b, *c;
 
     (void)state;
-    heap_set_up(MM_MIB(2));
-    for (size_t bytes = 64; bytes <= MAX_BLOCK_SIZE; bytes *= 4) {
+    heap_set_up(MM_MIB(4));
+    for (size_t bytes = 16; bytes <= MAX_BLOCK_SIZE; bytes *= 4) {
         a = kheap_alloc(heap, bytes);
         kheap_free(heap, a);
         EXPECT_BUG_UNCHANGED(address_words("free", a), kheap_free(heap, a)); /* at once */
@@ -326,27 +369,27 @@ static void kfree_twice_is_reported(void **state)
     kheap_free(heap, c);
     EXPECT_BUG_UNCHANGED(address_words("free", a), kheap_free(heap, a)); /* with others between */
     kheap_free(heap, b);
+    kheap_drain(heap, KHEAP_ALL_SLOTS);
     EXPECT_BUG_UNCHANGED(address_words("free", b), kheap_free(heap, b)); /* merged by now */
 }
 
-static void kfree_of_a_block_that_is_part_of_a_new_one_is_reported(void **state)
+static void kfree_sized_of_another_size_is_reported(void **state)
 {
-    unsigned char *small[4], *large;
+    volatile size_t bytes = 100; /* not a constant */
+    void *a;
 
     (void)state;
     heap_set_up(MM_MIB(1));
-    for (size_t i = 0; i < 4; i++)
-        small[i] = kheap_alloc(heap, 64);
-    for (size_t i = 0; i < 4; i++)
-        kheap_free(heap, small[i]);
-    do { /* a larger block over one of them */
-        large = kheap_alloc(heap, 256);
-        assert_non_null(large);
-    } while (small[3] < large || small[3] >= large + 256);
-    if (small[3] != large)
-        EXPECT_BUG_UNCHANGED(address_words("inside", small[3]), kheap_free(heap, small[3]));
-    kheap_free(heap, large);
-    EXPECT_BUG_UNCHANGED(address_words("free", small[3]), kheap_free(heap, small[3]));
+    a = kmalloc(bytes);
+    EXPECT_BUG_UNCHANGED("kfree_sized|130 bytes", kfree_sized(a, bytes + 30));
+    EXPECT_BUG_UNCHANGED("kfree_sized|64 bytes", kfree_sized(a, 64));
+    kfree_sized(a, bytes);
+    a = kmalloc(64);
+    kfree_sized(a, 64);
+    EXPECT_BUG_UNCHANGED("free", kfree_sized(a, 64));
+    a = kmalloc(bytes * 1000);
+    kfree_sized(a, bytes * 1000);
+    assert_all_free();
 }
 
 static void kfree_of_an_interior_address_is_reported(void **state)
@@ -540,153 +583,455 @@ static void kheap_peek_tells_what_an_address_is(void **state)
 
 /* ---- The checker ---- */
 
-/* What an allocation changes in the heap's state is found by comparing before and after; each of
- * those bytes is then spoiled, one at a time. */
+/* One field of each kind is spoiled, seen, and repaired. */
+#define EXPECT_SEEN(field, wrong)                                                                  \
+    do {                                                                                           \
+        __typeof__(field) right = (field);                                                         \
+        (field) = (__typeof__(field))(wrong);                                                      \
+        log_clear();                                                                               \
+        assert_false(kheap_verify(heap));                                                          \
+        log_expect_count("[MM] ERROR:", 1);                                                        \
+        (field) = right;                                                                           \
+        assert_true(kheap_verify(heap));                                                           \
+    } while (0)
+
 static void kheap_verify_sees_spoiled_state(void **state)
 {
-    unsigned char *before;
-    unsigned changed = 0, missed = 0;
+    struct heap_span *span;
+    struct heap_chunk *chunk;
+    unsigned char *block, *run;
 
     (void)state;
     heap_set_up(MM_MIB(1));
-    before = malloc(first_offset);
-    assert_non_null(before);
-    memcpy(before, region, first_offset);
-    for (unsigned i = 0; i < 40; i++)
-        assert_non_null(kheap_alloc(heap, MIN_BLOCK_SIZE << i % 5));
+    block = kheap_alloc(heap, 100);
+    run = kheap_alloc(heap, 100000);
+    span = heap_span_at(heap, (uintptr_t)block);
+    chunk = heap_chunk_at(heap, 0);
     assert_heap_sound();
-    for (size_t i = 0; i < first_offset; i++) {
-        if (region[i] == before[i])
-            continue;
-        changed++;
-        region[i] ^= 1;
-        log_clear();
-        if (kheap_verify(heap))
-            missed++;
-        else
-            log_expect_count("[MM] ERROR:", 1);
-        region[i] ^= 1;
-    }
-    assert_true(changed >= 40);
-    assert_int_equal(missed, 0);
-    assert_heap_sound();
-    free(before);
+    EXPECT_SEEN(span->free_count, span->free_count + 1);
+    EXPECT_SEEN(span->free[0], span->free[0] ^ (uint64_t)1 << 40);
+    EXPECT_SEEN(span->states[40], KHEAP_BYTE_ALLOCATED);
+    EXPECT_SEEN(span->states[0], 77);
+    EXPECT_SEEN(span->remote[0], 1);
+    EXPECT_SEEN(span->front.block_bytes, 128);
+    EXPECT_SEEN(span->front.size_class, 200);
+    EXPECT_SEEN(span->front.base, span->front.base + 16);
+    EXPECT_SEEN(span->front.blocks, 0);
+    EXPECT_SEEN(heap->out[kheap_class_of(100)], 0);
+    EXPECT_SEEN(heap->run_blocks, 2);
+    EXPECT_SEEN(chunk->buddy.free_bytes, chunk->buddy.free_bytes + 4096);
+    EXPECT_SEEN(chunk->buddy.present_bytes, chunk->buddy.present_bytes + 4096);
+    for (size_t i = 0; i < 256; i++)
+        if (chunk->buddy.tags[i] != 0)
+            EXPECT_SEEN(chunk->buddy.tags[i], chunk->buddy.tags[i] ^ 0x80);
+    EXPECT_SEEN(chunk->front.pages[(size_t)(run - region) / PAGE_SIZE + 1],
+                chunk->front.pages[(size_t)(block - region) / PAGE_SIZE]);
 }
 
-/* The middle of the state is wiped out, and with it what is known of the block in the middle of the
- * region. Its free ends the system, with a line, and (port.h) without a lock held meanwhile: the
- * hosted port reports one that is. */
-static void kheap_damaged_state_halts_without_a_lock(void **state)
+/* ---- Faults ---- */
+
+static void kheap_faults_are_injected_as_asked(void **state)
 {
-    void *block;
+    struct kheap_faults faults = { .nth = 3 };
+    uint64_t failed = 0;
 
     (void)state;
     heap_set_up(MM_MIB(1));
-    block = kheap_alloc(heap, MM_KIB(512));
-    assert_ptr_equal(block, region + MM_KIB(512));
-    memset(region + first_offset / 4, 0, first_offset / 2);
-    EXPECT_HALT("heap|damaged", kheap_free(heap, block));
+    kheap_inject(heap, &faults);
+    for (unsigned i = 1; i <= 6; i++) {
+        void *block = kheap_alloc(heap, 64);
+        assert_int_equal(block == NULL, i == 3);
+        kheap_free(heap, block);
+    }
+    assert_int_equal(kheap_injected(heap), 1);
+    log_expect_count("[MM] ERROR: kmalloc of 64 bytes: failure injected", 1);
+    faults = (struct kheap_faults){ .every = 4, .least = 100, .most = 200 };
+    kheap_inject(heap, &faults);
+    for (unsigned i = 1; i <= 40; i++) {
+        assert_non_null(kheap_alloc(heap, 64));
+        failed += kheap_alloc(heap, 150) == NULL;
+    }
+    assert_int_equal(failed, 10);
+    faults = (struct kheap_faults){ .chance = 500 };
+    kheap_inject(heap, &faults);
+    failed = 0;
+    for (unsigned i = 0; i < 1000; i++)
+        failed += kheap_alloc(heap, 16) == NULL;
+    assert_true(failed > 400 && failed < 600);
+    kheap_inject(heap, NULL);
+    assert_non_null(kheap_alloc(heap, 64));
+    assert_heap_sound();
+}
+
+static void kheap_faults_are_read_from_text(void **state)
+{
+    static const char *const wrong[] = { "",
+                                         "nth",
+                                         "nth:",
+                                         "nth:0",
+                                         "every:x",
+                                         "chance:1001",
+                                         "size:9-8",
+                                         "nth:1,",
+                                         "nth:1 ",
+                                         ",nth:1",
+                                         "seed:0",
+                                         "site:0",
+                                         "every:99999999999999999999",
+                                         "size:0" };
+    static const char all[] = "nth:7,every:100,chance:3,seed:0x10,size:64-128,site:0x1000-0x2000";
+    struct kheap_faults faults = { .nth = 99 };
+
+    (void)state;
+    for (size_t i = 0; i < COUNT_OF(wrong); i++)
+        if (kheap_faults_read(wrong[i], strlen(wrong[i]), &faults))
+            fail_msg("'%s' was taken", wrong[i]);
+    assert_int_equal(faults.nth, 99);
+    assert_true(kheap_faults_read(all, strlen(all), &faults));
+    assert_int_equal(faults.nth, 7);
+    assert_int_equal(faults.every, 100);
+    assert_int_equal(faults.chance, 3);
+    assert_int_equal(faults.seed, 16);
+    assert_int_equal(faults.least, 64);
+    assert_int_equal(faults.most, 128);
+    assert_int_equal(faults.site, 0x1000);
+    assert_int_equal(faults.behind, 0x2000);
+}
+
+/* ---- The full level ---- */
+
+static void full_set_up(size_t bytes)
+{
+    heap_set_up(bytes);
+    kheap_set_level(heap, KHEAP_FULL);
+    assert_int_equal(kheap_level(heap), KHEAP_FULL);
+}
+
+static const size_t row_sizes[] = { 1, 24, 64, 100, 4096, 5000, 70000, 262144 };
+
+static void full_blocks_are_zero_aligned_and_exact(void **state)
+{
+    (void)state;
+    full_set_up(MM_MIB(8));
+    for (size_t i = 0; i < COUNT_OF(row_sizes); i++) {
+        size_t bytes = row_sizes[i];
+        size_t align = (bytes & (bytes - 1)) == 0 && bytes >= 16 && bytes <= 4096 ? bytes : 16;
+
+        for (unsigned round = 0; round < 20; round++) {
+            unsigned char *block = kheap_alloc(heap, bytes);
+            assert_non_null(block);
+            assert_int_equal((uintptr_t)block % align, 0);
+            assert_int_equal(kheap_size(heap, block), bytes);
+            assert_true(is_zero(block, bytes));
+            memset(block, 0xee, bytes);
+            assert_int_equal(kheap_stats(heap).used_blocks, 1);
+            kheap_free(heap, block);
+            assert_true(is_zero(block, bytes)); /* read after free: zeroes */
+        }
+    }
+    assert_true(kheap_verify(heap));
+    kheap_set_level(heap, KHEAP_DEFAULT);
+    assert_all_free();
+}
+
+static void full_writes_around_a_block_are_reported_at_its_free(void **state)
+{
+    (void)state;
+    full_set_up(MM_MIB(8));
+    for (size_t i = 0; i < COUNT_OF(row_sizes); i++) {
+        size_t bytes = row_sizes[i];
+        unsigned char *block = kheap_alloc(heap, bytes);
+
+        block[bytes] = 1;
+        assert_false(kheap_verify(heap));
+        log_clear();
+        EXPECT_BUG("write behind the end|allocated by 0x", kheap_free(heap, block));
+        memset(block + bytes, 2, 8);
+        EXPECT_BUG("write behind the end", kheap_free(heap, block));
+        block[-1] = 1;
+        EXPECT_BUG("write before the beginning", kheap_free(heap, block));
+        block[-8] = 1;
+        EXPECT_BUG("write before the beginning", kheap_free(heap, block));
+        kheap_free(heap, block); /* repaired */
+        EXPECT_BUG("free|quarantine|freed by 0x", kheap_free(heap, block));
+    }
+    assert_true(kheap_verify(heap));
+}
+
+static void full_writes_after_a_free_are_reported(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < COUNT_OF(row_sizes); i++) {
+        size_t bytes = row_sizes[i];
+        unsigned char *block;
+
+        full_set_up(MM_MIB(8));
+        block = kheap_alloc(heap, bytes);
+        kheap_free(heap, block);
+        block[bytes / 2] = 0x77;
+        EXPECT_BUG("write after the free|is 0x77", kheap_set_level(heap, KHEAP_DEFAULT));
+        assert_all_free();
+    }
+}
+
+static void full_wrong_frees_are_reported(void **state)
+{
+    (void)state;
+    full_set_up(MM_MIB(8));
+    for (size_t i = 0; i < COUNT_OF(row_sizes); i++) {
+        size_t bytes = row_sizes[i];
+        unsigned char *block = kheap_alloc(heap, bytes);
+
+        EXPECT_BUG("inside", kheap_free(heap, block + 1));
+        EXPECT_BUG("inside", kheap_free(heap, block - 8));
+        if (bytes > 16)
+            EXPECT_BUG("16 bytes inside", kheap_free(heap, block + 16));
+        EXPECT_BUG("kfree_sized", kfree_sized(block, bytes + 1));
+        block = kheap_realloc(heap, block, bytes + 1);
+        assert_int_equal(kheap_size(heap, block), bytes + 1);
+        kheap_free(heap, block);
+    }
+}
+
+static void blocks_of_both_levels_live_side_by_side(void **state)
+{
+    void *plain, *guarded;
+
+    (void)state;
+    heap_set_up(MM_MIB(4));
+    plain = kheap_alloc(heap, 100);
+    kheap_set_level(heap, KHEAP_FULL);
+    guarded = kheap_alloc(heap, 100);
+    kheap_free(heap, plain);
+    EXPECT_BUG("free", kheap_free(heap, plain));
+    kheap_set_level(heap, KHEAP_DEFAULT);
+    assert_int_equal(kheap_size(heap, guarded), 100);
+    kheap_free(heap, guarded);
+    EXPECT_BUG("free", kheap_free(heap, guarded));
+    kheap_set_level(heap, KHEAP_DEFAULT);
+    assert_all_free();
+}
+
+/* ---- Leaks ---- */
+
+static void kheap_report_since_lists_what_is_alive(void **state)
+{
+    void *before, *kept[3], *gone;
+    uint64_t mark;
+
+    (void)state;
+    heap_set_up(MM_MIB(4));
+    kheap_record_sites(heap, true);
+    before = kheap_alloc(heap, 1000);
+    mark = kheap_mark(heap);
+    for (size_t i = 0; i < 3; i++)
+        kept[i] = kheap_alloc(heap, 100);
+    gone = kheap_alloc(heap, 500);
+    kheap_free(heap, gone);
+    log_clear();
+    assert_int_equal(kheap_report_since(heap, mark), 3);
+    log_expect_count("leak: 3 blocks, 300 bytes allocated by 0x", 1);
+    assert_int_equal(log_lines(), 1);
+    for (size_t i = 0; i < 3; i++)
+        kheap_free(heap, kept[i]);
+    assert_int_equal(kheap_report_since(heap, mark), 0);
+    kheap_free(heap, before);
+    kheap_record_sites(heap, false);
+    assert_all_free();
+}
+
+/* ---- Growing ---- */
+
+static void growing_set_up(uint64_t ram)
+{
+    struct kheap_config config = { .first_bytes = MM_MIB(1), .bytes = MM_MIB(64) };
+    paddr_t base;
+
+    machine_set_up_simple(&machine, ram);
+    assert_ok(pmm_alloc_contiguous(&machine.pmm, 256, MM_MIB(1), PMM_NO_LIMIT, &base));
+    config.first = phys_to_virt(base);
+    config.base = hhdm_offset();
+    config.pmm = &machine.pmm;
+    assert_ok(kheap_create(&config, &heap));
+    kheap_set_default(heap);
+}
+
+static void heap_grows_and_gives_memory_back(void **state)
+{
+    static unsigned char *blocks[300];
+    uint64_t used;
+    struct kheap_stats before;
+
+    (void)state;
+    growing_set_up(MM_MIB(48));
+    before = kheap_stats(heap);
+    used = pmm_stats(&machine.pmm).used_frames;
+    for (size_t i = 0; i < COUNT_OF(blocks); i++) {
+        blocks[i] = kheap_alloc(heap, 50000 + i * 300);
+        assert_non_null(blocks[i]);
+        assert_true(is_zero(blocks[i], 50000));
+        memset(blocks[i], 0xab, 50000 + i * 300);
+    }
+    assert_true(kheap_stats(heap).region_bytes > before.region_bytes);
+    assert_int_equal(pmm_stats(&machine.pmm).used_frames - used,
+                     kheap_stats(heap).frames - before.frames);
+    assert_true(kheap_verify(heap));
+    for (size_t i = 0; i < COUNT_OF(blocks); i++)
+        kheap_free(heap, blocks[i]);
+    kheap_drain(heap, KHEAP_ALL_SLOTS);
+    assert_true(kheap_verify(heap));
+    assert_int_equal(pmm_stats(&machine.pmm).used_frames - used,
+                     kheap_stats(heap).frames - before.frames);
+    assert_true(kheap_stats(heap).frames - before.frames < 100); /* state stays for reuse */
+    assert_int_equal(kheap_stats(heap).used_blocks, 0);
+}
+
+static void large_blocks_have_pages_of_their_own(void **state)
+{
+    (void)state;
+    growing_set_up(MM_MIB(48));
+    for (size_t bytes = MM_MIB(1) + 1; bytes <= MM_MIB(20); bytes = bytes * 3 / 2) {
+        unsigned char *block = kheap_alloc(heap, bytes);
+
+        assert_non_null(block);
+        assert_true(is_zero(block, bytes));
+        memset(block, 0xcd, bytes);
+        assert_true(kheap_size(heap, block) >= bytes);
+        EXPECT_BUG("inside", kheap_free(heap, block + bytes / 2));
+        kheap_free(heap, block);
+        EXPECT_BUG("kfree", kheap_free(heap, block));
+        assert_true(kheap_verify(heap));
+    }
+    for (size_t align = MM_MIB(1); align <= MM_MIB(16); align *= 2) {
+        unsigned char *block = kheap_alloc_aligned(heap, 5000, align);
+        assert_non_null(block);
+        assert_int_equal((uintptr_t)block % align, 0);
+        kheap_free(heap, block);
+    }
+    log_clear();
+    assert_null(kheap_alloc(heap, MM_MIB(60)));
+    log_expect_count("[MM] ERROR:", 1);
+    assert_null(kheap_alloc(heap, SIZE_MAX));
+    assert_int_equal(kheap_stats(heap).used_blocks, 0);
+    assert_true(kheap_verify(heap));
+}
+
+/* The n-th frame cannot be had, for n from 1 until nothing fails any more: NULL, and nothing is lost. */
+static void heap_without_frames_gives_null_and_loses_nothing(void **state)
+{
+    (void)state;
+    for (uint64_t left = 0; left < 40; left++) {
+        static paddr_t taken[16384];
+        size_t count;
+        unsigned char *blocks[4];
+        static const size_t sizes[4] = { 16, 3000, 70000, 3000000 };
+
+        growing_set_up(MM_MIB(24));
+        mm_log_level = MM_LOG_ERROR;
+        count = pmm_drain_to(&machine.pmm, left, taken, COUNT_OF(taken));
+        for (size_t i = 0; i < 4; i++) {
+            void *chain = NULL, *next;
+            while ((next = kheap_alloc(heap, sizes[i])) != NULL) {
+                *(void **)next = chain;
+                chain = next;
+            }
+            assert_true(kheap_verify(heap));
+            for (; chain != NULL; chain = next) {
+                next = *(void **)chain;
+                kheap_free(heap, chain);
+            }
+            kheap_drain(heap, KHEAP_ALL_SLOTS);
+        }
+        assert_int_equal(kheap_stats(heap).used_blocks, 0);
+        assert_true(kheap_verify(heap));
+        pmm_free_frames(&machine.pmm, taken, count);
+        for (size_t i = 0; i < 4; i++) {
+            blocks[i] = kheap_alloc(heap, sizes[i]);
+            assert_non_null(blocks[i]);
+            kheap_free(heap, blocks[i]);
+        }
+    }
 }
 
 /* ---- Random program against the model ---- */
 
-#define UNITS_MAX  (4 * 16384u)
 #define BLOCKS_MAX 2048u
 
 static struct {
-    unsigned char used[UNITS_MAX];
     struct {
         unsigned char *address;
         size_t bytes;
         unsigned char fill;
     } block[BLOCKS_MAX];
-    size_t block_count;
-    uint64_t failed;
+    size_t count;
 } model;
 
-static void model_set_up(void)
+static void check_content(size_t index, size_t bytes)
 {
-    memset(&model, 0, sizeof model);
-    memset(model.used, 1, first_offset / 64);
+    unsigned char fill = model.block[index].fill;
+
+    for (size_t at = 0; at < bytes; at++)
+        if (model.block[index].address[at] != fill)
+            fail_msg("byte %zu of the block of %zu at %p was overwritten", at,
+                     model.block[index].bytes, (void *)model.block[index].address);
 }
 
-/* True if an aligned run of `bytes` is free. */
-static bool model_has_room(size_t bytes)
+static void fill_block(size_t index, unsigned char *address, size_t bytes)
 {
-    size_t run = bytes / 64;
-
-    for (size_t unit = 0; unit + run <= region_bytes / 64; unit += run)
-        if (is_zero(&model.used[unit], run))
-            return true;
-    return false;
+    model.block[index].address = address;
+    model.block[index].bytes = bytes;
+    model.block[index].fill = (unsigned char)(1 + random_below(255));
+    memset(address, model.block[index].fill, bytes);
 }
 
-static void model_check(void)
+static size_t random_size(void)
 {
-    struct kheap_stats stats = kheap_stats(heap);
-    size_t free_units = 0, used_bytes = 0, largest = MAX_BLOCK_SIZE;
+    size_t most = (size_t)16 << random_below(random_chance(90) ? 9 : 14);
 
-    for (size_t unit = 0; unit < region_bytes / 64; unit++)
-        free_units += model.used[unit] == 0;
-    for (size_t i = 0; i < model.block_count; i++)
-        used_bytes += block_bytes_of(model.block[i].bytes);
-    while (largest >= MIN_BLOCK_SIZE && !model_has_room(largest))
-        largest /= 2;
-    assert_int_equal(stats.free_bytes, free_units * 64);
-    assert_int_equal(stats.used_bytes, used_bytes);
-    assert_int_equal(stats.used_blocks, model.block_count);
-    assert_int_equal(stats.failed_allocations, model.failed);
-    assert_int_equal(stats.largest_free_block, largest < MIN_BLOCK_SIZE ? 0 : largest);
-    assert_heap_sound();
+    return 1 + (size_t)random_below(most);
 }
 
 static void step_alloc(void)
 {
-    unsigned order = (unsigned)random_below(random_chance(80) ? 6 : NUM_ORDERS);
-    size_t bytes = (MIN_BLOCK_SIZE << order) - random_below((MIN_BLOCK_SIZE << order) / 2);
-    size_t whole = block_bytes_of(bytes), unit;
-    bool room = model_has_room(whole);
-    unsigned char *block;
+    size_t bytes = random_size();
+    size_t align = random_chance(10) ? (size_t)1 << random_below(14) : 1;
+    unsigned char *block =
+        align > 1 ? kheap_alloc_aligned(heap, bytes, align) : kheap_alloc(heap, bytes);
 
-    if (model.block_count == BLOCKS_MAX)
-        return;
-    block = kheap_alloc(heap, bytes);
-    if (!room) {
-        assert_null(block);
-        model.failed++;
+    if (block == NULL || model.count == BLOCKS_MAX) {
+        kheap_free(heap, block);
         return;
     }
-    assert_non_null(block);
-    unit = (size_t)(block - region) / 64;
-    assert_true(block >= region + first_offset && block + whole <= region + region_bytes);
-    assert_int_equal((uintptr_t)block % whole, 0);
-    assert_true(is_zero(&model.used[unit], whole / 64));
-    assert_true(is_zero(block, whole));
-    memset(&model.used[unit], 1, whole / 64);
-    model.block[model.block_count].address = block;
-    model.block[model.block_count].bytes = bytes;
-    model.block[model.block_count].fill = (unsigned char)(1 + random_below(255));
-    memset(block, model.block[model.block_count].fill, whole);
-    model.block_count++;
+    assert_int_equal((uintptr_t)block % align, 0);
+    assert_true(kheap_size(heap, block) >= bytes);
+    assert_true(is_zero(block, bytes));
+    for (size_t i = 0; i < model.count; i++)
+        assert_true(block + bytes <= model.block[i].address ||
+                    model.block[i].address + model.block[i].bytes <= block);
+    fill_block(model.count++, block, bytes);
 }
 
 static void step_free(void)
 {
-    size_t index, whole, other;
-    unsigned char *block;
+    size_t index;
 
-    if (model.block_count == 0)
+    if (model.count == 0)
         return;
-    index = (size_t)random_below(model.block_count);
-    block = model.block[index].address;
-    whole = block_bytes_of(model.block[index].bytes);
-    assert_int_equal(kheap_size(heap, block), whole);
-    for (other = 0; other < whole; other++)
-        if (block[other] != model.block[index].fill)
-            fail_msg("byte %zu of the block at %p was overwritten", other, (void *)block);
-    kheap_free(heap, block);
-    memset(&model.used[(size_t)(block - region) / 64], 0, whole / 64);
-    model.block[index] = model.block[--model.block_count];
+    index = (size_t)random_below(model.count);
+    check_content(index, model.block[index].bytes);
+    if (random_chance(30)) {
+        size_t bytes = random_size(), old = model.block[index].bytes;
+        unsigned char *moved = kheap_realloc(heap, model.block[index].address, bytes);
+        if (moved == NULL)
+            return;
+        model.block[index].address = moved;
+        check_content(index, bytes < old ? bytes : old);
+        assert_true(bytes <= old || is_zero(moved + old, bytes - old));
+        fill_block(index, moved, bytes);
+        return;
+    }
+    kheap_free(heap, model.block[index].address);
+    model.block[index] = model.block[--model.count];
 }
 
 /* A free of any address that is no block: reported, nothing happens. */
@@ -694,35 +1039,78 @@ static void step_misuse(void)
 {
     unsigned char *address = region + random_below(region_bytes);
 
-    for (size_t i = 0; i < model.block_count; i++)
+    for (size_t i = 0; i < model.count; i++)
         if (model.block[i].address == address)
             return;
     EXPECT_BUG(address_words("", address), kheap_free(heap, address));
+}
+
+static void step(unsigned alloc_percent)
+{
+    if (random_chance(2))
+        step_misuse();
+    else if (random_chance(alloc_percent))
+        step_alloc();
+    else
+        step_free();
+}
+
+static void run_program(unsigned steps)
+{
+    unsigned alloc_percent = 40 + (unsigned)random_below(25);
+
+    model.count = 0;
+    mm_log_level = MM_LOG_ERROR;
+    for (unsigned i = 0; i < steps; i++) {
+        step(alloc_percent);
+        if (i % 500 == 0) {
+            assert_int_equal(kheap_stats(heap).used_blocks, model.count);
+            assert_heap_sound();
+        }
+    }
+    while (model.count != 0) {
+        check_content(model.count - 1, model.block[model.count - 1].bytes);
+        kheap_free(heap, model.block[--model.count].address);
+    }
 }
 
 static void kheap_random_program_agrees_with_the_model(void **state)
 {
     (void)state;
     for (seeds_begin(8); seeds_next();) {
-        unsigned alloc_percent = 40 + (unsigned)random_below(30);
-
         heap_set_up((size_t)MM_MIB(1 + random_below(4)));
-        model_set_up();
+        run_program(4000);
+        assert_all_free();
+    }
+}
+
+static void kheap_random_program_agrees_at_the_full_level(void **state)
+{
+    (void)state;
+    for (seeds_begin(4); seeds_next();) {
+        full_set_up((size_t)MM_MIB(2 + random_below(4)));
+        run_program(3000);
+        kheap_set_level(heap, KHEAP_DEFAULT);
+        assert_all_free();
+    }
+}
+
+static void kheap_random_program_agrees_while_the_heap_grows(void **state)
+{
+    (void)state;
+    for (seeds_begin(4); seeds_next();) {
+        growing_set_up(MM_MIB(24));
+        region = phys_to_virt(MM_MIB(1));
+        region_bytes = MM_MIB(24);
+        model.count = 0;
         mm_log_level = MM_LOG_ERROR;
-        for (unsigned i = 0; i < 4000; i++) {
-            if (random_chance(2))
-                step_misuse();
-            else if (random_chance(alloc_percent))
-                step_alloc();
-            else
-                step_free();
-            if (i % 400 == 0)
-                model_check();
+        for (unsigned i = 0; i < 6000; i++)
+            step(55);
+        while (model.count != 0) {
+            check_content(model.count - 1, model.block[model.count - 1].bytes);
+            kheap_free(heap, model.block[--model.count].address);
         }
-        model_check();
-        while (model.block_count != 0)
-            step_free();
-        model_check();
+        assert_all_free();
     }
 }
 
@@ -731,18 +1119,18 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(kheap_init_keeps_a_small_part_for_itself),
         TEST(kheap_init_refuses_bad_regions),
-        TEST(kheap_alloc_of_every_order_is_aligned_and_zero),
-        TEST(kheap_alloc_sizes_below_64_take_a_whole_block),
+        TEST(kheap_alloc_of_any_size_fits_is_aligned_and_zero),
+        TEST(kheap_alloc_aligned_is_aligned),
+        TEST(kheap_realloc_keeps_content_and_zeroes_the_rest),
         TEST(kheap_alloc_of_0_bytes_is_null_without_a_line),
         TEST(kheap_alloc_of_too_much_is_null_with_one_line),
         TEST(kheap_alloc_of_1mib_works_to_the_last_block),
         TEST(kheap_out_of_memory_is_null_and_changes_nothing),
         TEST(kheap_logs_sizes_and_addresses_at_debug_only),
         TEST(kheap_frees_merge_back_to_the_largest_blocks),
-        TEST(kheap_buddies_of_different_orders_do_not_merge),
         TEST(kfree_of_null_is_fine),
         TEST(kfree_twice_is_reported),
-        TEST(kfree_of_a_block_that_is_part_of_a_new_one_is_reported),
+        TEST(kfree_sized_of_another_size_is_reported),
         TEST(kfree_of_an_interior_address_is_reported),
         TEST(kfree_of_a_misaligned_address_in_free_memory_is_reported),
         TEST(kfree_outside_the_heap_is_reported),
@@ -754,8 +1142,20 @@ int main(void)
         TEST(kheap_to_phys_over_scattered_frames),
         TEST(kheap_peek_tells_what_an_address_is),
         TEST(kheap_verify_sees_spoiled_state),
-        TEST(kheap_damaged_state_halts_without_a_lock),
+        TEST(kheap_faults_are_injected_as_asked),
+        TEST(kheap_faults_are_read_from_text),
+        TEST(full_blocks_are_zero_aligned_and_exact),
+        TEST(full_writes_around_a_block_are_reported_at_its_free),
+        TEST(full_writes_after_a_free_are_reported),
+        TEST(full_wrong_frees_are_reported),
+        TEST(blocks_of_both_levels_live_side_by_side),
+        TEST(kheap_report_since_lists_what_is_alive),
+        TEST(heap_grows_and_gives_memory_back),
+        TEST(large_blocks_have_pages_of_their_own),
+        TEST(heap_without_frames_gives_null_and_loses_nothing),
         TEST(kheap_random_program_agrees_with_the_model),
+        TEST(kheap_random_program_agrees_at_the_full_level),
+        TEST(kheap_random_program_agrees_while_the_heap_grows),
     };
 
     return RUN_TESTS(tests);

@@ -47,7 +47,10 @@ struct mm_options {
      * MM_BAD_RAM_MAX times. Numbers in decimal or 0x..., with K, M, G or T behind them. */
     struct mm_extent bad_ram[MM_BAD_RAM_MAX];
     uint32_t bad_ram_count;
-    unsigned bench; /* mm.bench=frames|paging|heap|all: MM_BENCH_* bits; default 0, none */
+    unsigned bench;    /* mm.bench=frames|paging|heap|all: MM_BENCH_* bits; default 0, none */
+    bool record_sites; /* mm.leaks=on: the heap records who allocates; default off */
+    const char *fail;  /* mm.fail=CONDITIONS of kheap_faults_read(): a part of the line */
+    size_t fail_bytes; /* 0: none */
 };
 
 /* Reads the mm.* keys. A key that mm does not know, or a value that the key does not take, is one

@@ -7,14 +7,15 @@
  * window of its own. All state lies outside the blocks: a stray write cannot mislead the heap, and
  * kfree() needs no size. A wrong free is reported by mm_bug() and changes nothing.
  *
- * Alignment: a block whose size is a power of two up to 4 KiB is aligned to its size; every other one to
- * 16 bytes at least, from 4 KiB on to 4 KiB. More is kmalloc_aligned()'s.
+ * Alignment: a block whose size is a power of two up to 4 KiB is aligned to its size, one above 64 KiB to
+ * 4 KiB, every other one to 16 bytes at least. More is kmalloc_aligned()'s.
  *
  * Context, where nothing else is said: any CPU, also interrupt handlers; from an NMI or machine check
  * handler it is a bug of the caller. */
 #ifndef MM_KHEAP_H
 #define MM_KHEAP_H
 
+#include <mm/kheap_fast.h>
 #include <mm/kvm.h>
 
 MM_BEGIN_DECLS
@@ -46,6 +47,23 @@ struct kheap_stats {
  *   `space`:    used by kheap_to_phys; NULL if the region lies in the HHDM. */
 MM_MUST_USE mm_status_t kheap_init(void *base, size_t bytes, struct address_space *space,
                                    struct kheap **out);
+
+/* A heap that grows and shrinks. */
+struct kheap_config {
+    void *first; /* its first memory, page-aligned, mapped; it keeps that for good, and its own
+                           * state is at the beginning */
+    uint64_t first_bytes; /* a multiple of PAGE_SIZE */
+    bool first_is_zero;
+    vaddr_t
+        base; /* all memory that it will ever have lies in [base, base + bytes), the first, too: the */
+    uint64_t bytes; /* heap window, or, without kvm, the HHDM of all RAM. base: page-aligned */
+    struct address_space *space; /* for kheap_to_phys; NULL: the HHDM */
+    struct pmm *pmm;             /* where frames come from */
+    struct kvm *kvm;             /* the heap's window is its; NULL: frames are used in the HHDM */
+};
+
+/*   On failure: MM_INVALID_ARGUMENT (first memory too small), MM_OUT_OF_MEMORY. */
+MM_MUST_USE mm_status_t kheap_create(const struct kheap_config *config, struct kheap **out);
 
 /* ---- Allocating and freeing; the calls on the default heap stand at the end ---- */
 
@@ -83,8 +101,9 @@ size_t kheap_size(struct kheap *heap, const void *block);
 MM_MUST_USE mm_status_t kheap_to_phys(struct kheap *heap, const void *address, size_t bytes,
                                       paddr_t *out);
 
-/* Gives back what the caches of a slot hold, or of all slots; wholly free memory goes back to where it
- * came from. A slot that is over (its thread has ended) is drained with its own number.
+/* Gives back what the caches of all slots hold, or of one that is over (its thread has ended) or the
+ * caller's own, whose memory then belongs to nobody; wholly free memory goes back to where it came from.
+ *   Context:    thread of control.
  *   Cost:       a barrier on every CPU. */
 #define KHEAP_ALL_SLOTS UINT32_MAX
 void kheap_drain(struct kheap *heap, unsigned slot);
@@ -190,8 +209,9 @@ void *krealloc(void *block, size_t bytes);
 void kfree(void *block);
 size_t ksize(const void *block);
 
-/* Like kfree(block) for a block that was asked for with `bytes`; another size is reported at the full
- * level, and wherever it would be another size class. */
+/* Like kfree(block) for a block that was asked for, or last resized, with `bytes`. A size of another class
+ * (of kmalloc_aligned: one that does not fit), and at the full level any other size, is a bug of the
+ * caller. */
 void kfree_sized(void *block, size_t bytes);
 
 static inline void *kzalloc(size_t bytes)
@@ -206,6 +226,29 @@ static inline void *kcalloc(size_t count, size_t bytes)
 
     return __builtin_mul_overflow(count, bytes, &all) ? NULL : kmalloc(all);
 }
+
+/* Sizes that are constants are resolved when they are compiled. (With memory hooks they are called, too,
+ * so that a sanitizer sees mm's own accesses in mm's own code.) */
+#define KHEAP_CONSTANT_MOST 1024u
+
+static inline __attribute__((always_inline)) void *kheap_kmalloc(size_t bytes)
+{
+    if (__builtin_constant_p(bytes) && bytes - 1 < KHEAP_CONSTANT_MOST && !MM_MEMORY_HOOKS)
+        return kheap_alloc_constant(bytes);
+    return kmalloc(bytes);
+}
+
+static inline __attribute__((always_inline)) void kheap_kfree_sized(void *block, size_t bytes)
+{
+    if (__builtin_constant_p(bytes) && bytes - 1 < KHEAP_CONSTANT_MOST && !MM_MEMORY_HOOKS)
+        kheap_free_constant(block, bytes);
+    else
+        kfree_sized(block, bytes);
+}
+
+#define kmalloc(bytes)            kheap_kmalloc(bytes)
+#define kzalloc(bytes)            kheap_kmalloc(bytes)
+#define kfree_sized(block, bytes) kheap_kfree_sized(block, bytes)
 
 MM_END_DECLS
 #endif

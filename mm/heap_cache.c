@@ -1,0 +1,537 @@
+/* SPDX-License-Identifier: MIT */
+/* The caches of the slots: filling and emptying magazines, blocks that were freed elsewhere, draining.
+ *
+ *      owner of the span                          another slot
+ *      kfree: ALLOCATED -> FREE, magazine         kfree: ALLOCATED -> REMOTE (locked), own list
+ *      full magazine: half of it to its spans     full list, with the lock: bit in span->remote
+ *      empty magazine, with the lock: each
+ *      remote block: REMOTE -> FREE, span
+ *
+ * The owner changes a state byte without a locked instruction: so it may overwrite REMOTE, if both free the
+ * same block at the same time. Then the block is in the magazine, and when the owner comes to the
+ * remote bit it does not find REMOTE: the other free is reported and nothing else happens. Nobody but
+ * the owner does that last step, so it is never in the middle of its own free meanwhile; a span of
+ * nobody has no plain stores, and whoever has the lock does it. (kheap_drain of another slot is
+ * the exception: a free that its owner has begun at that moment, of a block that another CPU has freed
+ * too, may be accepted.)
+ *
+ * A slot's spans become nobody's only by the slot's own call, or when it is over. Blocks may lie in the
+ * magazine of a slot that does not own their span (heap_steal_locked): a magazine says who holds a block,
+ * the owner who may free it with plain stores. */
+#include "mm/heap_parts.h"
+
+#include "mm/bits.h"
+
+#include <mm/port_slot.h>
+
+#define ABSENT_MAGAZINE                                                                            \
+    {                                                                                              \
+        .magazine = MAGAZINE_ABSENT                                                                \
+    }
+
+struct kheap_cache heap_absent_cache = {
+    .slot = KHEAP_NOBODY,
+    .classes = { [0 ... KHEAP_CLASSES - 1] = ABSENT_MAGAZINE },
+};
+
+/* ---- making ---- */
+
+/* Blocks that a magazine holds: about 8 KiB of them. */
+static uint32_t capacity_of(const struct kheap *heap, unsigned size_class)
+{
+    size_t bytes = kheap_class_bytes(size_class);
+    uint32_t most = bytes <= 128    ? 64
+                    : bytes <= 512  ? 32
+                    : bytes <= 2048 ? 16
+                    : bytes <= 8192 ? 8
+                                    : 4;
+
+    if (bytes > MM_KIB(32))
+        most = 2;
+    return heap->small ? (most + 3) / 4 : most;
+}
+
+static uint64_t cache_bytes(const struct kheap *heap)
+{
+    uint64_t entries = 0;
+
+    for (unsigned i = 0; i < KHEAP_CLASSES; i++)
+        entries += capacity_of(heap, i);
+    return sizeof(struct heap_cache) + entries * sizeof(struct kheap_entry);
+}
+
+static struct heap_cache *make_cache(struct kheap *heap, unsigned slot)
+{
+    struct heap_cache *cache = heap_state_alloc(heap, cache_bytes(heap));
+
+    if (cache == NULL)
+        return NULL;
+    struct kheap_entry *entries = (struct kheap_entry *)(void *)(cache + 1);
+    cache->front.slot = slot;
+    for (unsigned i = 0; i < KHEAP_CLASSES; i++) {
+        magazine_init(&cache->front.classes[i].magazine, capacity_of(heap, i), !heap->off);
+        cache->front.classes[i].entries = entries;
+        entries += capacity_of(heap, i);
+        heap_list_init(&cache->partial[i]);
+        heap_list_init(&cache->full[i]);
+    }
+    heap_list_init(&cache->pending);
+    magazine_init(&cache->remote.magazine, HEAP_REMOTE_MAX, !heap->off);
+    cache->remote.entries = cache->remote_entries;
+    uint64_t saved = mm_port_lock(&heap->lock);
+    for (unsigned i = 0; i < KHEAP_CLASSES; i++) /* the switch may have been thrown since */
+        magazine_switch_locked(&cache->front.classes[i].magazine, !heap->off);
+    magazine_switch_locked(&cache->remote.magazine, !heap->off);
+    __atomic_store_n(&heap->front.caches[slot], &cache->front, __ATOMIC_RELEASE);
+    mm_port_unlock(&heap->lock, saved);
+    return cache;
+}
+
+/* Only the slot itself makes its cache, so no two make the same. */
+struct heap_cache *heap_cache_here(struct kheap *heap, unsigned slot)
+{
+    if (slot >= MM_PORT_SLOTS)
+        return NULL;
+    struct heap_cache *cache = heap_cache_at(heap, slot);
+    return cache != NULL ? cache : make_cache(heap, slot);
+}
+
+/* ---- remote frees ---- */
+
+/* Reports are written when the lock is released. */
+struct doubles {
+    unsigned count;
+    vaddr_t blocks[HEAP_REMOTE_MAX];
+};
+
+static void add_double(struct doubles *doubles, vaddr_t block)
+{
+    if (doubles->count < HEAP_REMOTE_MAX)
+        doubles->blocks[doubles->count] = block;
+    doubles->count++;
+}
+
+static void report_doubles(struct kheap *heap, const struct doubles *doubles)
+{
+    unsigned shown = doubles->count < HEAP_REMOTE_MAX ? doubles->count : HEAP_REMOTE_MAX;
+
+    for (unsigned i = 0; i < shown; i++)
+        heap_report_twice(heap, doubles->blocks[i]);
+}
+
+static void settle_block_locked(struct kheap *heap, struct heap_span *span, unsigned index,
+                                struct doubles *doubles)
+{
+    uint8_t expected = KHEAP_BYTE_REMOTE;
+
+    if (__atomic_compare_exchange_n(&span->states[index], &expected, KHEAP_BYTE_FREE, false,
+                                    __ATOMIC_ACQ_REL, __ATOMIC_RELAXED)) {
+        heap_span_put_locked(heap, span, index);
+        return;
+    }
+    add_double(doubles, heap_block_address(span, index));
+}
+
+/* The remote blocks of a span go home. The span may end with the last one. */
+static void settle_span_locked(struct kheap *heap, struct heap_span *span, struct doubles *doubles)
+{
+    uint64_t remote[HEAP_FREE_WORDS];
+
+    memcpy(remote, span->remote, sizeof(remote));
+    memset(span->remote, 0, sizeof(span->remote));
+    heap_list_remove(&span->pending);
+    for (unsigned word = 0; word < HEAP_FREE_WORDS; word++)
+        for (; remote[word] != 0; remote[word] &= remote[word] - 1)
+            settle_block_locked(heap, span, word * BITS_PER_WORD + bits_lowest(remote[word]),
+                                doubles);
+}
+
+static void settle_cache_locked(struct kheap *heap, struct heap_cache *cache,
+                                struct doubles *doubles)
+{
+    while (!heap_list_is_empty(&cache->pending))
+        settle_span_locked(heap, HEAP_OF(cache->pending.next, struct heap_span, pending), doubles);
+}
+
+/* A block that this or another slot has freed reaches its span. */
+static void deliver_locked(struct kheap *heap, vaddr_t block, struct doubles *doubles)
+{
+    struct heap_span *span = heap_span_at(heap, block);
+    unsigned index;
+    bool first;
+
+    if (span == NULL || !heap_block_index(span, block, &index, &first)) {
+        add_double(doubles, block); /* its span has ended */
+        return;
+    }
+    struct heap_cache *owner =
+        span->front.owner < MM_PORT_SLOTS ? heap_cache_at(heap, span->front.owner) : NULL;
+    if (owner == NULL) {
+        settle_block_locked(heap, span, index, doubles);
+        return;
+    }
+    if (bits_test(span->remote, index)) { /* there already: this one is the second */
+        add_double(doubles, block);
+        return;
+    }
+    bits_set(span->remote, index);
+    if (heap_list_is_empty(&span->pending))
+        heap_list_add(&owner->pending, &span->pending);
+}
+
+/* ---- magazines, with the lock ---- */
+
+/* The owner: leaves out the `drop` oldest entries and moves the others down. */
+static void compact_locked(struct kheap_magazine *magazine, uint32_t drop)
+{
+    struct magazine *marks = &magazine->magazine;
+    int32_t from = marks->floor + (int32_t)drop;
+    int32_t count = __atomic_load_n(&marks->bottom, __ATOMIC_RELAXED) - from;
+
+    for (int32_t i = 0; from > 0 && i < count; i++) {
+        __atomic_store_n(&magazine->entries[i].block, magazine->entries[from + i].block,
+                         __ATOMIC_RELAXED);
+        __atomic_store_n(&magazine->entries[i].state, magazine->entries[from + i].state,
+                         __ATOMIC_RELAXED);
+    }
+    __atomic_store_n(&marks->bottom, count, __ATOMIC_RELEASE);
+    magazine_set_floor_locked(marks, 0);
+}
+
+static struct kheap_entry entry_at(const struct kheap_magazine *magazine, int32_t at)
+{
+    return (struct kheap_entry){
+        __atomic_load_n(&magazine->entries[at].block, __ATOMIC_RELAXED),
+        __atomic_load_n(&magazine->entries[at].state, __ATOMIC_RELAXED),
+    };
+}
+
+static void add_entry_locked(struct kheap_magazine *magazine, struct kheap_entry entry)
+{
+    int32_t at = __atomic_load_n(&magazine->magazine.bottom, __ATOMIC_RELAXED);
+
+    __atomic_store_n(&magazine->entries[at].block, entry.block, __ATOMIC_RELAXED);
+    __atomic_store_n(&magazine->entries[at].state, entry.state, __ATOMIC_RELAXED);
+    __atomic_store_n(&magazine->magazine.bottom, at + 1, __ATOMIC_RELEASE);
+}
+
+/* A block out of a magazine goes back to its span. */
+static void put_home_locked(struct kheap *heap, struct kheap_entry entry)
+{
+    struct heap_span *span = heap_span_at(heap, entry.block);
+
+    heap_span_put_locked(heap, span, (unsigned)(entry.state - span->states));
+}
+
+static void empty_remote_locked(struct kheap *heap, struct heap_cache *cache, int32_t from,
+                                uint32_t count, struct doubles *doubles)
+{
+    for (uint32_t i = 0; i < count; i++)
+        deliver_locked(heap, entry_at(&cache->remote, from + (int32_t)i).block, doubles);
+}
+
+/* The owner: its list of other slots' blocks is delivered. */
+static void deliver_own_locked(struct kheap *heap, struct heap_cache *cache,
+                               struct doubles *doubles)
+{
+    uint32_t count = magazine_count_locked(&cache->remote.magazine);
+
+    empty_remote_locked(heap, cache, cache->remote.magazine.floor, count, doubles);
+    compact_locked(&cache->remote, count);
+}
+
+void heap_remote_add(struct kheap *heap, struct heap_cache *cache, vaddr_t block, uint8_t *state)
+{
+    struct doubles doubles = { 0 };
+
+    if (cache != NULL && __atomic_load_n(&cache->remote.magazine.bottom, __ATOMIC_RELAXED) <
+                             __atomic_load_n(&cache->remote.magazine.limit, __ATOMIC_RELAXED)) {
+        add_entry_locked(&cache->remote, (struct kheap_entry){ block, state });
+        return;
+    }
+    uint64_t saved = mm_port_lock(&heap->lock);
+    if (cache != NULL)
+        deliver_own_locked(heap, cache, &doubles);
+    deliver_locked(heap, block, &doubles);
+    mm_port_unlock(&heap->lock, saved);
+    report_doubles(heap, &doubles);
+}
+
+/* ---- filling ---- */
+
+static void adopt_locked(struct kheap *heap, struct heap_cache *cache, struct heap_span *span)
+{
+    if (cache != NULL)
+        __atomic_store_n(&span->front.owner, cache->front.slot, __ATOMIC_RELAXED);
+    heap_span_file_locked(heap, span);
+}
+
+/* A span of the class with a block in it: own, nobody's, or new. */
+static struct heap_span *find_span_locked(struct kheap *heap, struct heap_cache *cache,
+                                          unsigned size_class, enum heap_need *need)
+{
+    struct heap_span *span;
+
+    if (cache != NULL && !heap_list_is_empty(&cache->partial[size_class]))
+        return HEAP_OF(cache->partial[size_class].next, struct heap_span, link);
+    if (!heap_list_is_empty(&heap->spans[size_class]))
+        span = HEAP_OF(heap->spans[size_class].next, struct heap_span, link);
+    else
+        span = heap_span_new_locked(heap, size_class, need);
+    if (span != NULL)
+        adopt_locked(heap, cache, span);
+    return span;
+}
+
+static struct kheap_entry take_from_locked(struct kheap *heap, struct heap_span *span)
+{
+    bool zeroed;
+    unsigned index = heap_span_take_locked(heap, span, &zeroed);
+
+    return (struct kheap_entry){ heap_block_address(span, index) | (zeroed ? 1u : 0u),
+                                 &span->states[index] };
+}
+
+/* Half of the magazine, so that as many frees fit; the lowest address comes out first. */
+static void fill_locked(struct kheap *heap, struct heap_cache *cache, unsigned size_class)
+{
+    struct kheap_magazine *magazine = &cache->front.classes[size_class];
+    int32_t count = 0, wanted = magazine->magazine.capacity / 2;
+    struct kheap_entry entries[32];
+
+    while (count < wanted && !heap_list_is_empty(&cache->partial[size_class]))
+        entries[count++] = take_from_locked(heap, HEAP_OF(cache->partial[size_class].next,
+                                                          struct heap_span, link));
+    while (count > 0)
+        add_entry_locked(magazine, entries[--count]);
+}
+
+static bool refill_locked(struct kheap *heap, struct heap_cache *cache, unsigned size_class,
+                          struct kheap_entry *out, enum heap_need *need, struct doubles *doubles)
+{
+    if (cache != NULL) {
+        struct kheap_magazine *magazine = &cache->front.classes[size_class];
+        uint32_t count = magazine_count_locked(&magazine->magazine);
+        if (count > 0) { /* it only looked empty */
+            int32_t at = magazine->magazine.bottom - 1;
+            *out = entry_at(magazine, at);
+            __atomic_store_n(&magazine->magazine.bottom, at, __ATOMIC_RELEASE);
+            return true;
+        }
+        compact_locked(magazine, 0);
+        settle_cache_locked(heap, cache, doubles);
+    }
+    struct heap_span *span = find_span_locked(heap, cache, size_class, need);
+    if (span == NULL)
+        return false;
+    *out = take_from_locked(heap, span);
+    if (cache != NULL && !heap->off && size_class < KHEAP_CLASS_LARGE)
+        fill_locked(heap, cache, size_class);
+    return true;
+}
+
+static bool steal_locked(struct kheap *heap, unsigned size_class, struct kheap_entry *out)
+{
+    for (unsigned slot = 0; slot < MM_PORT_SLOTS; slot++) {
+        struct heap_cache *cache = heap_cache_at(heap, slot);
+        if (cache == NULL || heap_list_is_empty(&cache->partial[size_class]))
+            continue;
+        *out = take_from_locked(heap,
+                                HEAP_OF(cache->partial[size_class].next, struct heap_span, link));
+        return true;
+    }
+    return false;
+}
+
+/* A block for the caller alone, KHEAP_BYTE_ALLOCATED, in any way there is; without the lock. */
+bool heap_class_alloc(struct kheap *heap, unsigned slot, unsigned size_class,
+                      struct kheap_entry *out)
+{
+    struct heap_cache *cache = heap_cache_here(heap, slot);
+    bool done = false, last = false;
+
+    if (slot == MM_PORT_SHARED_SLOT)
+        magazine_absent_reset(&heap_absent_cache.classes[size_class].magazine);
+    while (!done) {
+        enum heap_need need = HEAP_HAS_ALL;
+        struct doubles doubles = { 0 };
+        uint64_t saved = mm_port_lock(&heap->lock);
+        done = refill_locked(heap, cache, size_class, out, &need, &doubles) ||
+               (last && steal_locked(heap, size_class, out));
+        if (done)
+            __atomic_store_n(out->state, KHEAP_BYTE_ALLOCATED, __ATOMIC_RELAXED);
+        mm_port_unlock(&heap->lock, saved);
+        report_doubles(heap, &doubles);
+        if (done || last)
+            break;
+        if (heap_supply(heap, need, heap_span_bytes_of(size_class)))
+            continue;
+        heap_caches_drain(heap, KHEAP_ALL_SLOTS, slot);
+        last = true;
+    }
+    return done;
+}
+
+/* ---- emptying ---- */
+
+void heap_keep_locked(struct kheap *heap, struct heap_cache *cache, struct heap_span *span,
+                      unsigned index)
+{
+    if (cache == NULL || heap->off) {
+        heap_span_put_locked(heap, span, index);
+        return;
+    }
+    struct kheap_magazine *magazine = &cache->front.classes[span->front.size_class];
+    int32_t from = magazine->magazine.floor;
+    uint32_t count = magazine_count_locked(&magazine->magazine);
+    uint32_t drop = count >= (uint32_t)magazine->magazine.capacity ? (count + 1) / 2 : 0;
+    struct kheap_entry entry = { heap_block_address(span, index), &span->states[index] };
+    for (uint32_t i = 0; i < drop; i++)
+        put_home_locked(heap, entry_at(magazine, from + (int32_t)i));
+    compact_locked(magazine, drop);
+    add_entry_locked(magazine, entry);
+}
+
+/* Takes back, behind the barrier, what was in one cache. */
+static void take_all_locked(struct kheap *heap, struct heap_cache *cache, struct doubles *doubles)
+{
+    int32_t from;
+    uint32_t count;
+
+    for (unsigned i = 0; i < KHEAP_CLASSES; i++) {
+        struct kheap_magazine *magazine = &cache->front.classes[i];
+        count = magazine_take_end_locked(&magazine->magazine, &from);
+        for (uint32_t j = 0; j < count; j++)
+            put_home_locked(heap, entry_at(magazine, from + (int32_t)j));
+    }
+    count = magazine_take_end_locked(&cache->remote.magazine, &from);
+    empty_remote_locked(heap, cache, from, count, doubles);
+}
+
+static void begin_taking_locked(struct heap_cache *cache)
+{
+    for (unsigned i = 0; i < KHEAP_CLASSES; i++)
+        magazine_take_begin_locked(&cache->front.classes[i].magazine);
+    magazine_take_begin_locked(&cache->remote.magazine);
+}
+
+static void disown_list_locked(struct kheap *heap, struct heap_link *list)
+{
+    while (!heap_list_is_empty(list)) {
+        struct heap_span *span = HEAP_OF(list->next, struct heap_span, link);
+        __atomic_store_n(&span->front.owner, KHEAP_NO_OWNER, __ATOMIC_RELAXED);
+        if (span->free_count == span->front.blocks)
+            heap_span_end_locked(heap, span);
+        else
+            heap_span_file_locked(heap, span);
+    }
+}
+
+/* Spans that are wholly free end; with `disown` all others become nobody's. */
+static void release_spans_locked(struct kheap *heap, struct heap_cache *cache, bool disown)
+{
+    for (unsigned i = 0; i < KHEAP_CLASSES; i++) {
+        struct heap_link *head = &cache->partial[i];
+        for (struct heap_link *link = head->next, *next; link != head; link = next) {
+            struct heap_span *span = HEAP_OF(link, struct heap_span, link);
+            next = link->next;
+            if (span->free_count == span->front.blocks)
+                heap_span_end_locked(heap, span);
+        }
+        if (disown) {
+            disown_list_locked(heap, &cache->full[i]);
+            disown_list_locked(heap, &cache->partial[i]);
+        }
+    }
+}
+
+static bool is_meant(const struct kheap *heap, unsigned slot, unsigned i)
+{
+    return (slot == KHEAP_ALL_SLOTS || slot == i) && heap_cache_at(heap, i) != NULL;
+}
+
+void heap_caches_drain(struct kheap *heap, unsigned slot, unsigned own_slot)
+{
+    struct doubles doubles = { 0 };
+    uint64_t saved = mm_port_lock(&heap->lock);
+
+    for (unsigned i = 0; i < MM_PORT_SLOTS; i++)
+        if (is_meant(heap, slot, i))
+            begin_taking_locked(heap_cache_at(heap, i));
+    mm_port_cpu_barrier();
+    for (unsigned i = 0; i < MM_PORT_SLOTS; i++)
+        if (is_meant(heap, slot, i))
+            take_all_locked(heap, heap_cache_at(heap, i), &doubles);
+    for (unsigned i = 0; i < MM_PORT_SLOTS; i++) {
+        if (!is_meant(heap, slot, i))
+            continue;
+        settle_cache_locked(heap, heap_cache_at(heap, i), &doubles);
+        release_spans_locked(heap, heap_cache_at(heap, i), slot == i || own_slot == i);
+    }
+    mm_port_unlock(&heap->lock, saved);
+    report_doubles(heap, &doubles);
+    heap_shrink(heap, 0);
+}
+
+void heap_caches_switch(struct kheap *heap, bool off)
+{
+    struct doubles doubles = { 0 };
+    uint64_t saved = mm_port_lock(&heap->lock);
+
+    __atomic_store_n(&heap->off, off, __ATOMIC_RELAXED);
+    for (unsigned i = 0; i < MM_PORT_SLOTS; i++) {
+        struct heap_cache *cache = heap_cache_at(heap, i);
+        for (unsigned j = 0; cache != NULL && j < KHEAP_CLASSES; j++)
+            magazine_switch_locked(&cache->front.classes[j].magazine, !off);
+        if (cache != NULL)
+            magazine_switch_locked(&cache->remote.magazine, !off);
+    }
+    if (off) {
+        mm_port_cpu_barrier();
+        for (unsigned i = 0; i < MM_PORT_SLOTS; i++)
+            if (heap_cache_at(heap, i) != NULL)
+                take_all_locked(heap, heap_cache_at(heap, i), &doubles);
+    }
+    mm_port_unlock(&heap->lock, saved);
+    report_doubles(heap, &doubles);
+}
+
+/* ---- counting ---- */
+
+static void count_remote_locked(const struct kheap *heap, const struct heap_cache *cache,
+                                uint64_t *blocks, uint64_t *bytes)
+{
+    uint32_t count = magazine_count_locked(&cache->remote.magazine);
+
+    for (uint32_t i = 0; i < count; i++) {
+        struct kheap_entry entry =
+            entry_at(&cache->remote, cache->remote.magazine.floor + (int32_t)i);
+        const struct heap_span *span = heap_span_at(heap, entry.block);
+        *blocks += span != NULL;
+        *bytes += span != NULL ? span->front.block_bytes : 0;
+    }
+    for (const struct heap_link *link = cache->pending.next; link != &cache->pending;
+         link = link->next) {
+        const struct heap_span *span = HEAP_OF(link, struct heap_span, pending);
+        for (unsigned i = 0; i < HEAP_FREE_WORDS; i++) {
+            *blocks += bits_count(span->remote[i]);
+            *bytes += bits_count(span->remote[i]) * (uint64_t)span->front.block_bytes;
+        }
+    }
+}
+
+void heap_cached_locked(const struct kheap *heap, uint64_t *blocks, uint64_t *bytes)
+{
+    *blocks = *bytes = 0;
+    for (unsigned slot = 0; slot < MM_PORT_SLOTS; slot++) {
+        const struct heap_cache *cache = heap_cache_at(heap, slot);
+        if (cache == NULL)
+            continue;
+        for (unsigned i = 0; i < KHEAP_CLASSES; i++) {
+            uint64_t count = magazine_count_locked(&cache->front.classes[i].magazine);
+            *blocks += count;
+            *bytes += count * kheap_class_bytes(i);
+        }
+        count_remote_locked(heap, cache, blocks, bytes);
+    }
+}

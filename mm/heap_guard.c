@@ -1,0 +1,462 @@
+/* SPDX-License-Identifier: MIT */
+/* The full level: guarded spans.
+ *
+ *      block   | red zone | caller's bytes | red zone to the block's end |
+ *              ^          ^ base + front   ^ + asked
+ *      record  { asked, front, serial, call sites of allocation and free }       out of the block
+ *
+ * A block is cleared when it is freed and waits in the quarantine, a ring of the last ones; when it leaves
+ * that, and again when it is handed out, it must still hold zeroes, or somebody has written to it after
+ * the free. Blocks are taken from random places of a span. Spans with records but without zones and
+ * quarantine serve kheap_record_sites().
+ *
+ * Guarded spans belong to nobody, so all of it runs under the heap's lock, but for looking at the bytes
+ * of a block that is its caller's or the quarantine's alone.
+ *
+ * Invariants (kheap_verify): the zones of allocated blocks hold ZONE_BYTE; blocks in quarantine and
+ * those that have been through it hold zeroes. */
+#include "mm/heap_parts.h"
+
+#include "mm/bits.h"
+
+#include <mm/port_slot.h>
+
+#define ZONE_BYTE        0xfdu
+#define ZONE_LEAST       16u
+#define QUARANTINE_PART  8u /* of the heap's memory, at most */
+#define QUARANTINE_BYTES MM_MIB(16)
+
+/* ---- looking at bytes ---- */
+
+/* The first byte of [from, to) that is not `value`, or `to`. */
+static vaddr_t find_other(vaddr_t from, vaddr_t to, uint8_t value)
+{
+    uint64_t word = value * 0x0101010101010101u;
+
+    while (from < to && (from % 8 != 0 || to - from < 8)) {
+        if (*(const uint8_t *)from != value)
+            return from;
+        from++;
+    }
+    while (to - from >= 8 && *(const uint64_t *)from == word)
+        from += 8;
+    while (from < to && *(const uint8_t *)from == value)
+        from++;
+    return from;
+}
+
+static const struct heap_record *record_of(const struct heap_span *span, unsigned index)
+{
+    return &span->records[index];
+}
+
+static vaddr_t block_start(const struct heap_span *span, unsigned index)
+{
+    return heap_block_address(span, index);
+}
+
+static vaddr_t block_end(const struct heap_span *span, unsigned index)
+{
+    return block_start(span, index) + heap_span_room(span);
+}
+
+static vaddr_t caller_start(const struct heap_span *span, unsigned index)
+{
+    return block_start(span, index) + record_of(span, index)->front;
+}
+
+static vaddr_t caller_end(const struct heap_span *span, unsigned index)
+{
+    return caller_start(span, index) + record_of(span, index)->asked;
+}
+
+static const char *check_zones(const struct heap_span *span, unsigned index, vaddr_t *at)
+{
+    vaddr_t start = caller_start(span, index), end = caller_end(span, index);
+
+    *at = find_other(end, block_end(span, index), ZONE_BYTE);
+    if (*at != block_end(span, index))
+        return "write behind the end of";
+    *at = find_other(block_start(span, index), start, ZONE_BYTE);
+    return *at != start ? "write before the beginning of" : NULL;
+}
+
+static const char *check_zeroes(const struct heap_span *span, unsigned index, vaddr_t *at)
+{
+    *at = find_other(block_start(span, index), block_end(span, index), 0);
+    return *at != block_end(span, index) ? "write after the free of" : NULL;
+}
+
+const char *heap_guard_check(const struct heap_span *span, unsigned index, vaddr_t *at)
+{
+    uint8_t state = __atomic_load_n(&span->states[index], __ATOMIC_RELAXED);
+
+    if ((span->guards & HEAP_GUARD_FULL) == 0)
+        return NULL;
+    if (state == KHEAP_BYTE_ALLOCATED || state == KHEAP_BYTE_ALIGNED)
+        return check_zones(span, index, at);
+    if (state == KHEAP_BYTE_QUARANTINE)
+        return check_zeroes(span, index, at);
+    return NULL; /* the memory hooks may guard a free one */
+}
+
+static void paint_zones(const struct heap_span *span, unsigned index)
+{
+    vaddr_t start = caller_start(span, index), end = caller_end(span, index);
+
+    memset((void *)block_start(span, index), ZONE_BYTE, start - block_start(span, index));
+    memset((void *)end, ZONE_BYTE, block_end(span, index) - end);
+}
+
+/* ---- placing ---- */
+
+/* What a block of these bytes takes, red zones in it. */
+struct layout {
+    uint64_t front, all;
+    uint64_t align;
+};
+
+static bool lay_out(uint8_t guards, size_t bytes, size_t align_bytes, struct layout *out)
+{
+    bool natural = mm_is_power_of_two(bytes) && bytes <= PAGE_SIZE && bytes > align_bytes;
+
+    *out = (struct layout){ .all = bytes, .align = natural ? bytes : align_bytes };
+    if ((guards & HEAP_GUARD_FULL) == 0)
+        return true;
+    out->front = out->align > ZONE_LEAST ? out->align : ZONE_LEAST;
+    if (bytes > KHEAP_CLASS_MOST - PAGE_SIZE && out->front < PAGE_SIZE)
+        out->front = PAGE_SIZE; /* a run: a page on each side */
+    uint64_t zones = out->front + (bytes > KHEAP_CLASS_MOST - PAGE_SIZE ? PAGE_SIZE : ZONE_LEAST);
+    return !__builtin_add_overflow(bytes, zones, &out->all);
+}
+
+static unsigned class_of_layout(const struct layout *layout)
+{
+    if (layout->all > KHEAP_CLASS_MOST || layout->align > PAGE_SIZE)
+        return KHEAP_CLASSES;
+    unsigned size_class = kheap_class_of(layout->all);
+    while (size_class < KHEAP_CLASSES &&
+           !mm_is_aligned(kheap_class_bytes(size_class), layout->align))
+        size_class++;
+    return size_class;
+}
+
+bool heap_guard_wants_pages(const struct kheap *heap)
+{
+    return (heap->guards & HEAP_GUARD_FULL) != 0 && heap->source.kvm != NULL &&
+           mm_port_cpu_slot() % MM_PORT_LEVELS == 0;
+}
+
+/* ---- guarded spans ---- */
+
+static struct heap_record *take_records_locked(struct kheap *heap, unsigned size_class)
+{
+    struct heap_record *records = heap->free_records[size_class];
+
+    if (records != NULL)
+        heap->free_records[size_class] = *(struct heap_record **)(void *)records;
+    return records;
+}
+
+static struct heap_record *make_records(struct kheap *heap, unsigned size_class)
+{
+    uint64_t blocks = heap_span_bytes_of(size_class) / kheap_class_bytes(size_class);
+    struct heap_record *records;
+    uint64_t saved = mm_port_lock(&heap->lock);
+
+    records = take_records_locked(heap, size_class);
+    mm_port_unlock(&heap->lock, saved);
+    if (records == NULL)
+        records = heap_state_alloc(heap, blocks * sizeof(struct heap_record));
+    return records;
+}
+
+/* A span with free blocks whose guards are those asked for; spans of the other kind go behind. */
+static struct heap_span *find_span_locked(struct kheap *heap, unsigned size_class, uint8_t guards)
+{
+    struct heap_link *head = &heap->guarded[size_class];
+
+    for (struct heap_link *link = head->next; link != head; link = link->next) {
+        struct heap_span *span = HEAP_OF(link, struct heap_span, link);
+        if (span->guards == guards)
+            return span;
+    }
+    return NULL;
+}
+
+static struct heap_span *new_span_locked(struct kheap *heap, unsigned size_class, uint8_t guards,
+                                         struct heap_record **records, enum heap_need *need)
+{
+    struct heap_span *span = heap_span_new_locked(heap, size_class, need);
+
+    if (span == NULL)
+        return NULL;
+    memset(*records, 0, span->front.blocks * sizeof(struct heap_record));
+    span->records = *records;
+    span->guards = guards;
+    *records = NULL;
+    heap_span_file_locked(heap, span);
+    return span;
+}
+
+/* A free block at random, so that the next one's address cannot be guessed. */
+static unsigned take_random_locked(struct kheap *heap, struct heap_span *span)
+{
+    unsigned index = (unsigned)(heap_random(&heap->random) % span->front.blocks);
+
+    while (!bits_test(span->free, index))
+        index = (index + 1) % span->front.blocks;
+    bits_clear(span->free, index);
+    heap->out[span->front.size_class]++;
+    if (--span->free_count == 0)
+        heap_span_file_locked(heap, span);
+    return index;
+}
+
+/* A block of a guarded span of the class. *dirty: its content is unknown, not zeroes. */
+static struct heap_span *take_in_class(struct kheap *heap, unsigned size_class, uint8_t guards,
+                                       unsigned *index, bool *dirty)
+{
+    struct heap_span *span = NULL;
+    struct heap_record *records = NULL;
+    enum heap_need need = HEAP_HAS_ALL;
+
+    while (span == NULL) {
+        uint64_t saved = mm_port_lock(&heap->lock);
+        span = find_span_locked(heap, size_class, guards);
+        if (span == NULL && records != NULL)
+            span = new_span_locked(heap, size_class, guards, &records, &need);
+        if (span != NULL) {
+            *index = take_random_locked(heap, span);
+            *dirty = (guards & HEAP_GUARD_FULL) == 0 ||
+                     (record_of(span, *index)->serial == 0 && !span->fresh);
+            /* Nobody else may take the block for free from here on. */
+            __atomic_store_n(&span->states[*index], KHEAP_BYTE_REMOTE, __ATOMIC_RELAXED);
+        }
+        mm_port_unlock(&heap->lock, saved);
+        if (span != NULL)
+            break;
+        if (records == NULL)
+            records = make_records(heap, size_class);
+        else if (!heap_supply(heap, need, heap_span_bytes_of(size_class)))
+            break;
+        if (records == NULL)
+            break;
+    }
+    if (records != NULL) {
+        uint64_t saved = mm_port_lock(&heap->lock);
+        *(struct heap_record **)(void *)records = heap->free_records[size_class];
+        heap->free_records[size_class] = records;
+        mm_port_unlock(&heap->lock, saved);
+    }
+    return span;
+}
+
+static struct heap_span *take_block(struct kheap *heap, const struct layout *layout, uint8_t guards,
+                                    unsigned *index, bool *dirty)
+{
+    unsigned size_class = class_of_layout(layout);
+    bool zeroed = false;
+    struct heap_span *span;
+
+    if (size_class < KHEAP_CLASSES)
+        return take_in_class(heap, size_class, guards, index, dirty);
+    span = heap_run_alloc(heap, layout->all, layout->align, KHEAP_BYTE_REMOTE, &zeroed);
+    if (span != NULL) {
+        span->records = &span->record;
+        span->guards = guards;
+    }
+    *index = 0;
+    *dirty = !zeroed;
+    return span;
+}
+
+/* ---- allocating ---- */
+
+static void fill_record(struct kheap *heap, struct heap_span *span, unsigned index,
+                        const struct layout *layout, size_t bytes, vaddr_t site)
+{
+    uint64_t saved = mm_port_lock(&heap->lock);
+
+    span->records[index] = (struct heap_record){
+        .asked = bytes,
+        .front = layout->front,
+        .serial = ++heap->serial,
+        .alloc_site = site,
+    };
+    mm_port_unlock(&heap->lock, saved);
+}
+
+void *heap_guard_alloc(struct kheap *heap, size_t bytes, size_t align_bytes, bool clear,
+                       vaddr_t site)
+{
+    uint8_t guards = __atomic_load_n(&heap->guards, __ATOMIC_RELAXED);
+    uint8_t state = align_bytes > 16 ? KHEAP_BYTE_ALIGNED : KHEAP_BYTE_ALLOCATED;
+    struct layout layout;
+    unsigned index;
+    bool dirty;
+    vaddr_t at;
+
+    if (!lay_out(guards, bytes, align_bytes, &layout))
+        return NULL;
+    struct heap_span *span = take_block(heap, &layout, guards, &index, &dirty);
+    if (span == NULL) {
+        heap_guard_flush(heap);
+        span = take_block(heap, &layout, guards, &index, &dirty);
+    }
+    if (span == NULL)
+        return NULL;
+    mm_port_memory_allocated((void *)block_start(span, index), heap_span_room(span));
+    if (dirty && (clear || (guards & HEAP_GUARD_FULL) != 0))
+        memset((void *)block_start(span, index), 0, heap_span_room(span));
+    else if ((guards & HEAP_GUARD_FULL) != 0 && check_zeroes(span, index, &at) != NULL) {
+        heap_report_write(heap, "write after the free of", span, index, at);
+        memset((void *)block_start(span, index), 0, heap_span_room(span));
+    }
+    fill_record(heap, span, index, &layout, bytes, site);
+    if ((guards & HEAP_GUARD_FULL) != 0)
+        paint_zones(span, index);
+    vaddr_t block = caller_start(span, index);
+    __atomic_store_n(&span->states[index], state, __ATOMIC_RELEASE);
+    return (void *)block;
+}
+
+/* ---- freeing ---- */
+
+bool heap_guard_is_block(const struct heap_span *span, unsigned index, vaddr_t address)
+{
+    uint8_t state = __atomic_load_n(&span->states[index], __ATOMIC_ACQUIRE);
+
+    return (state == KHEAP_BYTE_ALLOCATED || state == KHEAP_BYTE_ALIGNED) &&
+           address == caller_start(span, index);
+}
+
+/* The block goes back to its span, or its run ends. */
+static void put_back(struct kheap *heap, struct heap_span *span, unsigned index)
+{
+    bool run = span->front.size_class == HEAP_CLASS_RUN;
+
+    mm_port_memory_freed((void *)block_start(span, index), heap_span_room(span));
+    if (run) {
+        __atomic_store_n(&span->states[0], KHEAP_BYTE_ALLOCATED, __ATOMIC_RELAXED);
+        (void)heap_run_free(heap, span);
+        return;
+    }
+    uint64_t saved = mm_port_lock(&heap->lock);
+    __atomic_store_n(&span->states[index], KHEAP_BYTE_FREE, __ATOMIC_RELAXED);
+    heap_span_put_locked(heap, span, index);
+    mm_port_unlock(&heap->lock, saved);
+}
+
+/* Takes the oldest block out if the ring is full, the bytes are too many, or all are to leave. */
+static bool take_oldest(struct kheap *heap, bool all, struct heap_span **span, unsigned *index)
+{
+    struct heap_quarantine *ring = &heap->quarantine;
+    uint64_t saved = mm_port_lock(&heap->lock);
+    uint64_t most = heap->region_bytes / QUARANTINE_PART;
+    bool found = ring->count > 0 &&
+                 (all || ring->count == HEAP_QUARANTINE_MAX ||
+                  (ring->count > 1 && (ring->bytes > QUARANTINE_BYTES || ring->bytes > most)));
+
+    if (found) {
+        *span = ring->blocks[ring->first].span;
+        *index = ring->blocks[ring->first].index;
+        ring->first = (ring->first + 1) % HEAP_QUARANTINE_MAX;
+        ring->count--;
+        ring->bytes -= heap_span_room(*span);
+    }
+    mm_port_unlock(&heap->lock, saved);
+    return found;
+}
+
+static void evict(struct kheap *heap, bool all)
+{
+    struct heap_span *span;
+    unsigned index;
+    vaddr_t at;
+
+    while (take_oldest(heap, all, &span, &index)) {
+        if (check_zeroes(span, index, &at) != NULL) {
+            heap_report_write(heap, "write after the free of", span, index, at);
+            memset((void *)block_start(span, index), 0, heap_span_room(span));
+        }
+        put_back(heap, span, index);
+    }
+}
+
+void heap_guard_flush(struct kheap *heap)
+{
+    evict(heap, true);
+}
+
+/* ALLOCATED -> QUARANTINE (or REMOTE: no quarantine), by one CPU only. */
+static bool claim(struct kheap *heap, struct heap_span *span, unsigned index, uint8_t to,
+                  vaddr_t site)
+{
+    uint64_t saved = mm_port_lock(&heap->lock);
+    uint8_t state = __atomic_load_n(&span->states[index], __ATOMIC_RELAXED);
+    bool right = state == KHEAP_BYTE_ALLOCATED || state == KHEAP_BYTE_ALIGNED;
+
+    if (right) {
+        span->records[index].free_site = site;
+        __atomic_store_n(&span->states[index], to, __ATOMIC_RELAXED);
+    }
+    mm_port_unlock(&heap->lock, saved);
+    return right;
+}
+
+static void quarantine(struct kheap *heap, struct heap_span *span, unsigned index)
+{
+    struct heap_quarantine *ring = &heap->quarantine;
+    bool added = false;
+
+    while (!added) {
+        evict(heap, false);
+        uint64_t saved = mm_port_lock(&heap->lock);
+        if (ring->count < HEAP_QUARANTINE_MAX) {
+            unsigned last = (ring->first + ring->count++) % HEAP_QUARANTINE_MAX;
+            ring->blocks[last].span = span;
+            ring->blocks[last].index = index;
+            ring->bytes += heap_span_room(span);
+            added = true;
+        }
+        mm_port_unlock(&heap->lock, saved);
+    }
+}
+
+/* A found write is repaired, and the block stays allocated, so that a report has changed nothing. */
+void heap_guard_free(struct kheap *heap, struct heap_span *span, void *address, size_t bytes,
+                     vaddr_t site)
+{
+    bool full = (span->guards & HEAP_GUARD_FULL) != 0, first;
+    unsigned index;
+    vaddr_t at;
+
+    if (!heap_block_index(span, (uintptr_t)address, &index, &first) ||
+        !heap_guard_is_block(span, index, (uintptr_t)address)) {
+        heap_report_wrong(heap, "kfree", address);
+        return;
+    }
+    if (bytes != 0 && bytes != record_of(span, index)->asked) {
+        mm_bug("kfree_sized of 0x%lx with %lu bytes, which is a block of %lu", (uintptr_t)address,
+               bytes, record_of(span, index)->asked);
+        return;
+    }
+    const char *wrong = full ? check_zones(span, index, &at) : NULL;
+    if (wrong != NULL) {
+        paint_zones(span, index);
+        heap_report_write(heap, wrong, span, index, at);
+        return;
+    }
+    if (!claim(heap, span, index, full ? KHEAP_BYTE_QUARANTINE : KHEAP_BYTE_REMOTE, site)) {
+        heap_report_wrong(heap, "kfree", address);
+        return;
+    }
+    if (full) {
+        memset((void *)block_start(span, index), 0, heap_span_room(span));
+        quarantine(heap, span, index);
+    } else {
+        put_back(heap, span, index);
+    }
+    mm_debug("heap: freed 0x%lx", (uintptr_t)address);
+}

@@ -1,0 +1,341 @@
+/* SPDX-License-Identifier: MIT */
+/* The parts of the kernel heap and how they hang together. Internal to mm.
+ *
+ *      struct kheap    table[2 MiB] -> heap_chunk: buddy system of 512 pages, page -> span
+ *                      caches[slot] -> heap_cache: magazines, lists of own spans, remote frees
+ *                      spans[class] -> spans that nobody owns and that have free blocks
+ *                      state        -> memory for chunks, spans and caches, never mixed with blocks
+ *
+ * One lock, heap->lock, guards all of it but what kheap_fast.h does. Under it nothing is called but
+ * mm_port_cpu_barrier(): memory comes and goes before or behind it (heap_memory.c), and a step that
+ * lacks some returns what it needs, so that the caller releases the lock, gets it and tries again.
+ *
+ * Files, each using those before it: buddy.c, heap_memory.c (state, chunks, growth), heap_span.c (runs of
+ * pages cut into blocks), heap_cache.c (caches, remote frees, draining), heap_guard.c (the full level),
+ * heap_fault.c, heap_report.c, kheap.c (the calls). */
+#ifndef MM_HEAP_PARTS_H
+#define MM_HEAP_PARTS_H
+
+#include "mm/buddy.h"
+
+#include <mm/kheap.h>
+#include <mm/log.h>
+
+#define HEAP_CHUNK_BYTES LARGE_PAGE_SIZE
+#define HEAP_PAGE_ORDER  6u /* of the buddy system: 4 KiB */
+#define HEAP_SPAN_PAGES  16u
+#define HEAP_SPAN_BLOCKS 256u
+#define HEAP_RUN_PAGES   (MAX_BLOCK_SIZE / PAGE_SIZE) /* of one chunk's buddy system */
+#define HEAP_REMOTE_MAX  32u
+#define HEAP_CLASS_RUN   KHEAP_CLASSES        /* one block of any number of pages */
+#define HEAP_CLASS_STATE (KHEAP_CLASSES + 1u) /* the heap's own */
+#define HEAP_NO_OFFSET   UINT64_MAX
+
+/* ---- lists: circular, the head is one of the links ---- */
+
+struct heap_link {
+    struct heap_link *next, *prev;
+};
+
+static inline void heap_list_init(struct heap_link *head)
+{
+    head->next = head->prev = head;
+}
+
+static inline bool heap_list_is_empty(const struct heap_link *head)
+{
+    return head->next == head;
+}
+
+static inline void heap_list_remove(struct heap_link *link)
+{
+    link->prev->next = link->next;
+    link->next->prev = link->prev;
+    link->next = link->prev = link;
+}
+
+static inline void heap_list_add(struct heap_link *head, struct heap_link *link)
+{
+    link->next = head->next;
+    link->prev = head;
+    head->next->prev = link;
+    head->next = link;
+}
+
+#define HEAP_OF(link, type, member) ((type *)(void *)((uint8_t *)(link)-offsetof(type, member)))
+
+/* ---- spans ---- */
+
+/* What is known of a block of a guarded span (heap_guard.c). */
+struct heap_record {
+    uint64_t asked;  /* bytes */
+    uint64_t front;  /* bytes before the caller's first: red zone, for alignment too */
+    uint64_t serial; /* when it was allocated, counted in allocations */
+    vaddr_t alloc_site, free_site;
+};
+
+#define HEAP_FREE_WORDS (HEAP_SPAN_BLOCKS / 64)
+
+struct heap_span {
+    struct kheap_span front;
+    struct heap_link link; /* in a list of its owner or of the heap; alone: the heap's full spans */
+    struct heap_link pending; /* in its owner's list while remote[] is not all zero */
+    uint64_t bytes;           /* of the run */
+    uint64_t align;           /* HEAP_CLASS_RUN: as it was asked for */
+    uint64_t room;            /* HEAP_CLASS_RUN: from front.base to the end of the run */
+    uint64_t run;             /* offset of the run; front.base lies behind it if it was aligned */
+    uint16_t free_count;
+    uint16_t fresh_from;         /* blocks from here on were never handed out */
+    bool fresh;                  /* and hold zeroes */
+    bool big;                    /* kind of its memory: has room for HEAP_SPAN_BLOCKS states */
+    bool own_chunks;             /* the run is not of a buddy system: it was committed for itself */
+    uint8_t guards;              /* HEAP_GUARD_*: its blocks have records */
+    struct heap_record *records; /* of a guarded span, one for each block */
+    struct heap_record record;   /* HEAP_CLASS_RUN: that of its block */
+    uint64_t free[HEAP_FREE_WORDS];   /* bit: the block is in the span */
+    uint64_t remote[HEAP_FREE_WORDS]; /* bit: another slot has freed it; for the owner to check */
+    uint8_t states[];                 /* KHEAP_BYTE_*, atomic */
+};
+
+#define HEAP_SMALL_STATES 32u
+
+static inline struct heap_span *heap_span_of(struct kheap_span *front)
+{
+    return (struct heap_span *)(void *)front;
+}
+
+/* ---- chunks ---- */
+
+struct heap_chunk {
+    struct kheap_chunk front;
+    struct buddy buddy;
+    struct heap_link link; /* heap->chunks[largest free order], or heap->no_chunks */
+    uint64_t offset;       /* from the heap's base */
+    uint64_t dirty_end;    /* pages from here on (bytes in the chunk) still hold zeroes */
+    bool pooled;           /* has memory in the buddy system; else only pages of large blocks */
+    bool kept;             /* of the first memory: never given back */
+    uint32_t large_pages;  /* pages of large blocks */
+    uint64_t buddy_state[];
+};
+
+#define HEAP_CHUNK_LISTS 17u /* by order of the largest free block; 15: wholly free; 16: nothing */
+
+/* ---- caches ---- */
+
+struct heap_cache {
+    struct kheap_cache front;
+    struct heap_link partial[KHEAP_CLASSES]; /* own spans with free blocks in them */
+    struct heap_link full[KHEAP_CLASSES];    /* own spans with none */
+    struct heap_link pending;
+    struct kheap_magazine remote; /* blocks of other slots' spans that this slot has freed */
+    struct kheap_entry remote_entries[HEAP_REMOTE_MAX];
+};
+
+/* ---- the heap ---- */
+
+/* Where memory comes from. All run without the heap's lock. */
+struct heap_source {
+    struct pmm *pmm; /* NULL: there is none; the heap has what it was given */
+    struct kvm *kvm; /* NULL: the frames of the pmm at their HHDM address */
+};
+
+struct heap_faults {
+    bool on;
+    struct kheap_faults conditions;
+    uint64_t counted, injected, random;
+};
+
+#define HEAP_QUARANTINE_MAX 256u
+
+/* Blocks that were freed at the full level, oldest first: a ring. */
+struct heap_quarantine {
+    unsigned first, count;
+    uint64_t bytes;
+    struct {
+        struct heap_span *span;
+        unsigned index;
+    } blocks[HEAP_QUARANTINE_MAX];
+};
+
+struct kheap {
+    struct kheap_front front;
+    struct mm_port_lock lock;
+    struct address_space *space; /* constant; NULL: the heap lies in the HHDM */
+    struct heap_source source;   /* constant */
+    bool small;                  /* constant: little memory, small caches and small steps */
+    bool off;                    /* the caches are switched off: every call goes the slow way */
+    uint8_t guards;              /* HEAP_GUARD_* of new blocks */
+    vaddr_t first;               /* the first memory, beginning with this struct */
+    uint64_t state_bytes;        /* in region_bytes, the heap's own */
+    uint64_t region_bytes;
+    uint64_t frames;
+    uint64_t failed;
+    uint64_t out[KHEAP_CLASSES]; /* blocks that are not in a span: used or cached */
+    uint64_t run_blocks, run_bytes;
+    uint64_t search_from; /* where the window is searched for free addresses: chunk number */
+    unsigned spare_chunks;
+    struct heap_link chunks[HEAP_CHUNK_LISTS];
+    struct heap_link spans[KHEAP_CLASSES];   /* of nobody, with free blocks */
+    struct heap_link guarded[KHEAP_CLASSES]; /* guarded ones, with free blocks */
+    /* memory for state */
+    uint8_t *bump, *bump_end;
+    uint8_t *page[2], *page_end[2]; /* being cut, by kind of span */
+    struct heap_link free_spans[2]; /* by kind */
+    struct heap_link free_chunks;
+    struct heap_span *state_span; /* stands for all state in the region */
+    /* full level, recording, faults */
+    struct heap_faults faults;
+    uint64_t serial;
+    uint64_t random;
+    struct heap_quarantine quarantine;
+    struct heap_record *free_records[KHEAP_CLASSES]; /* linked by their first words */
+};
+
+static inline struct heap_cache *heap_cache_at(const struct kheap *heap, unsigned slot)
+{
+    struct kheap_cache *cache = __atomic_load_n(&heap->front.caches[slot], __ATOMIC_ACQUIRE);
+
+    return cache->slot == KHEAP_NOBODY ? NULL : (struct heap_cache *)(void *)cache;
+}
+
+extern struct kheap_cache heap_absent_cache;
+
+/* What a step under the lock lacks. */
+enum heap_need { HEAP_HAS_ALL, HEAP_NEEDS_PAGES, HEAP_NEEDS_SMALL_STATE, HEAP_NEEDS_BIG_STATE };
+
+/* ---- heap_memory.c ---- */
+
+struct heap_memory_config {
+    void *first;          /* first memory, mapped; state is taken from its beginning */
+    uint64_t first_bytes; /* multiple of PAGE_SIZE */
+    bool first_is_zero;
+    vaddr_t base; /* of all addresses that the heap may ever have */
+    uint64_t bytes;
+    struct address_space *space;
+    struct heap_source source;
+};
+
+MM_MUST_USE mm_status_t heap_memory_create(const struct heap_memory_config *config,
+                                           struct kheap **out);
+
+/* A run of `bytes` (pages, at most MAX_BLOCK_SIZE) of the chunk that it fits best; its offset is a
+ * multiple of align_bytes (PAGE_SIZE ... MAX_BLOCK_SIZE).
+ *   Returns:  its offset from the base and whether it holds zeroes; HEAP_NO_OFFSET. */
+uint64_t heap_run_take_locked(struct kheap *heap, uint64_t bytes, uint64_t align_bytes,
+                              bool *zeroed);
+void heap_run_give_locked(struct kheap *heap, uint64_t offset, uint64_t bytes);
+
+/* Says which span the pages of a run belong to; NULL: none. */
+void heap_pages_set_locked(struct kheap *heap, uint64_t offset, uint64_t bytes,
+                           struct heap_span *span);
+
+/* The span at an address, NULL if there is none. Without the lock: a guess for reports. */
+struct heap_span *heap_span_at(const struct kheap *heap, vaddr_t address);
+struct heap_chunk *heap_chunk_at(const struct kheap *heap, uint64_t offset);
+
+/* Memory for a span with `blocks` states, zeroed; NULL: heap_state_supply() first. */
+struct heap_span *heap_span_memory_take_locked(struct kheap *heap, unsigned blocks);
+void heap_span_memory_give_locked(struct kheap *heap, struct heap_span *span);
+
+/* Without the lock: memory for state (zeroed, never given back), a page for spans, memory for blocks.
+ *   Returns:  false if there is none. */
+void *heap_state_alloc(struct kheap *heap, uint64_t bytes);
+MM_MUST_USE bool heap_supply(struct kheap *heap, enum heap_need need, uint64_t bytes);
+
+/* Without the lock: gives wholly free chunks back, all but `keep`. */
+void heap_shrink(struct kheap *heap, unsigned keep);
+
+/* Large blocks: pages of their own. Without the lock. */
+MM_MUST_USE bool heap_large_take(struct kheap *heap, uint64_t bytes, uint64_t align_bytes,
+                                 uint64_t *offset, bool *zeroed);
+void heap_large_give(struct kheap *heap, uint64_t offset, uint64_t bytes);
+
+/* ---- heap_span.c ---- */
+
+unsigned heap_span_bytes_of(unsigned size_class); /* of a new span */
+struct heap_span *heap_span_new_locked(struct kheap *heap, unsigned size_class,
+                                       enum heap_need *need);
+void heap_span_end_locked(struct kheap *heap, struct heap_span *span);
+/* Takes a block out of the span, which has one.
+ *   Returns:  its number; *zeroed: it holds zeroes. */
+unsigned heap_span_take_locked(struct kheap *heap, struct heap_span *span, bool *zeroed);
+/* Puts a block, KHEAP_BYTE_FREE, back into its span. */
+void heap_span_put_locked(struct kheap *heap, struct heap_span *span, unsigned index);
+/* Puts the span where spans of its owner and fill belong. */
+void heap_span_file_locked(struct kheap *heap, struct heap_span *span);
+vaddr_t heap_block_address(const struct heap_span *span, unsigned index);
+/* The number of the block that holds the address, and whether it is its first byte. */
+bool heap_block_index(const struct heap_span *span, vaddr_t address, unsigned *index, bool *first);
+/* Makes a span of one block over a run. */
+struct heap_span *heap_run_span_locked(struct kheap *heap, uint64_t offset, uint64_t bytes,
+                                       uint64_t base, enum heap_need *need);
+
+/* ---- heap_cache.c ---- */
+
+/* The cache of the slot, made if there is none yet; NULL if there is no memory for it, or the slot has
+ * none. Without the lock. */
+struct heap_cache *heap_cache_here(struct kheap *heap, unsigned slot);
+/* A block of the class, KHEAP_BYTE_ALLOCATED, out of the cache (which is refilled), the slot's spans, new
+ * memory, or, when there is none, out of other slots' caches and spans. Without the lock. */
+bool heap_class_alloc(struct kheap *heap, unsigned slot, unsigned size_class,
+                      struct kheap_entry *out);
+/* The block, whose state the caller has made KHEAP_BYTE_FREE, goes to the magazine or its span. */
+void heap_keep_locked(struct kheap *heap, struct heap_cache *cache, struct heap_span *span,
+                      unsigned index);
+/* A block of another slot's span, KHEAP_BYTE_REMOTE now. */
+void heap_remote_add(struct kheap *heap, struct heap_cache *cache, vaddr_t block, uint8_t *state);
+/* Takes back what all caches hold, or one; a slot's own call also gives up its spans. */
+void heap_caches_drain(struct kheap *heap, unsigned slot, unsigned own_slot);
+void heap_caches_switch(struct kheap *heap, bool off);
+/* Blocks that lie in magazines or wait in lists of remote frees, and their bytes. */
+void heap_cached_locked(const struct kheap *heap, uint64_t *blocks, uint64_t *bytes);
+
+static inline uint64_t heap_span_room(const struct heap_span *span)
+{
+    return span->front.size_class == HEAP_CLASS_RUN ? span->room : span->front.block_bytes;
+}
+
+/* ---- heap_guard.c ---- */
+
+#define HEAP_GUARD_SITES 1u /* records of who allocated what */
+#define HEAP_GUARD_FULL  2u /* and red zones, quarantine, random placement */
+
+void *heap_guard_alloc(struct kheap *heap, size_t bytes, size_t align_bytes, bool clear,
+                       vaddr_t site);
+void heap_guard_free(struct kheap *heap, struct heap_span *span, void *address, size_t bytes,
+                     vaddr_t site);
+/* True if that block is allocated and its caller's first byte is `address`. */
+bool heap_guard_is_block(const struct heap_span *span, unsigned index, vaddr_t address);
+/* Empties the quarantine. */
+void heap_guard_flush(struct kheap *heap);
+/* True if large blocks are to stand between pages that are not mapped. */
+bool heap_guard_wants_pages(const struct kheap *heap);
+/* What is wrong with the zones or the zeroes of a block, or NULL; *at: the first wrong byte. */
+const char *heap_guard_check(const struct heap_span *span, unsigned index, vaddr_t *at);
+
+/* ---- heap_fault.c ---- */
+
+MM_MUST_USE bool heap_fault_is_due(struct kheap *heap, size_t bytes, vaddr_t site);
+void heap_faults_set(struct kheap *heap, const struct kheap_faults *faults);
+uint64_t heap_random(uint64_t *state);
+
+/* ---- kheap.c, for heap_guard.c ---- */
+
+#define HEAP_SPARE_CHUNKS 2u /* wholly free ones that are kept */
+
+/* A span of one block over new pages; its state byte is set last. */
+struct heap_span *heap_run_alloc(struct kheap *heap, size_t bytes, size_t align_bytes,
+                                 uint8_t state, bool *zeroed);
+bool heap_run_free(struct kheap *heap, struct heap_span *span);
+
+/* ---- heap_report.c ---- */
+
+/* Reports a call of `what` with an address that is no allocated block's first byte. */
+void heap_report_wrong(struct kheap *heap, const char *what, const void *address);
+/* Reports that a block was freed by two CPUs. */
+void heap_report_twice(struct kheap *heap, vaddr_t block);
+/* Reports a write that a guard has found. */
+void heap_report_write(struct kheap *heap, const char *what, const struct heap_span *span,
+                       unsigned index, vaddr_t at);
+
+#endif

@@ -1,0 +1,466 @@
+/* SPDX-License-Identifier: MIT */
+/* What the heap says about itself: reports of wrong calls, looking an address up, counters, the full
+ * check, and what is alive since a mark.
+ *
+ *      address -> chunk -> span -> block: state, neighbours, at the full level who asked for it
+ *
+ * Reports are written without the lock, when the call has changed nothing: what they say of a block
+ * that another CPU is using right now may be a moment old. */
+#include "mm/heap_parts.h"
+
+#include "mm/bits.h"
+
+/* ---- looking up ---- */
+
+/* A block and what is known of it. */
+struct finding {
+    const struct heap_span *span; /* NULL: no block of the heap */
+    unsigned index;
+    uint8_t state;
+    vaddr_t start; /* the caller's first byte, where that is known */
+    uint64_t bytes;
+};
+
+static bool is_used(uint8_t state)
+{
+    return state == KHEAP_BYTE_ALLOCATED || state == KHEAP_BYTE_ALIGNED;
+}
+
+static struct finding finding_of(const struct heap_span *span, unsigned index)
+{
+    struct finding found = {
+        .span = span,
+        .index = index,
+        .state = __atomic_load_n(&span->states[index], __ATOMIC_RELAXED),
+        .start = heap_block_address(span, index),
+        .bytes = heap_span_room(span),
+    };
+
+    if (span->guards != 0 && span->records != NULL && span->records[index].asked != 0) {
+        found.start += span->records[index].front;
+        found.bytes = span->records[index].asked;
+    }
+    return found;
+}
+
+static struct finding find(const struct kheap *heap, vaddr_t address)
+{
+    const struct heap_span *span = heap_span_at(heap, address);
+    unsigned index;
+    bool first;
+
+    if (span == NULL || !heap_block_index(span, address, &index, &first))
+        return (struct finding){ .span = NULL };
+    return finding_of(span, index);
+}
+
+static const char *state_name(uint8_t state)
+{
+    switch (state) {
+    case KHEAP_BYTE_FREE:
+        return "free";
+    case KHEAP_BYTE_REMOTE:
+        return "free (by another CPU)";
+    case KHEAP_BYTE_QUARANTINE:
+        return "free (in quarantine)";
+    default:
+        return "allocated";
+    }
+}
+
+bool kheap_peek(const struct kheap *heap, vaddr_t address, struct kheap_peek *out)
+{
+    uint64_t offset = address - heap->front.base;
+    const struct heap_chunk *chunk =
+        offset < heap->front.bytes ? heap_chunk_at(heap, offset) : NULL;
+    const struct heap_span *span = heap_span_at(heap, address);
+
+    if (chunk == NULL)
+        return false;
+    *out = (struct kheap_peek){ .what = KHEAP_STATE, .start = heap->first };
+    if (span != NULL && span->front.size_class == HEAP_CLASS_STATE)
+        return true;
+    struct finding found = find(heap, address);
+    if (found.span != NULL) {
+        bool inside = address >= found.start && address - found.start < found.bytes;
+        out->what = !is_used(found.state) ? KHEAP_FREE : inside ? KHEAP_USED : KHEAP_GUARD;
+        out->start = found.start;
+        out->bytes = heap_span_room(found.span);
+        out->asked = found.bytes;
+        if (found.span->guards != 0 && found.span->records != NULL) {
+            out->alloc_site = found.span->records[found.index].alloc_site;
+            out->free_site = found.span->records[found.index].free_site;
+        }
+        return true;
+    }
+    out->what = KHEAP_FREE;
+    out->start = mm_round_down(address - heap->front.base, PAGE_SIZE) + heap->front.base;
+    out->bytes = out->asked = PAGE_SIZE;
+    if (span != NULL) { /* the rest behind a span's last block */
+        out->start = heap_block_address(span, span->front.blocks);
+        out->bytes = out->asked = span->front.base + span->bytes - out->start;
+        return true;
+    }
+    return chunk->pooled &&
+           !buddy_is_absent(&chunk->buddy, out->start - heap->front.base - chunk->offset,
+                            out->start - heap->front.base - chunk->offset + PAGE_SIZE);
+}
+
+/* ---- reports ---- */
+
+#define TEXT_BYTES 128
+
+static size_t add_text(char *text, size_t at, const char *format, ...) MM_PRINTF(3, 4);
+static size_t add_text(char *text, size_t at, const char *format, ...)
+{
+    va_list arguments;
+
+    va_start(arguments, format);
+    size_t bytes = at < TEXT_BYTES ? mm_vformat(text + at, TEXT_BYTES - at, format, arguments) : 0;
+    va_end(arguments);
+    return at + bytes;
+}
+
+static const char *neighbour(const struct heap_span *span, unsigned index, bool exists)
+{
+    if (!exists)
+        return "none";
+    return is_used(__atomic_load_n(&span->states[index], __ATOMIC_RELAXED)) ? "used" : "free";
+}
+
+/* "; neighbours: used, free; allocated by 0x..., freed by 0x..." */
+static void describe(const struct finding *found, char *text)
+{
+    const struct heap_span *span = found->span;
+    size_t at = add_text(text, 0, "; neighbours: %s, %s",
+                         neighbour(span, found->index - 1, found->index > 0),
+                         neighbour(span, found->index + 1, found->index + 1u < span->front.blocks));
+
+    if (span->guards == 0 || span->records == NULL)
+        return;
+    const struct heap_record *record = &span->records[found->index];
+    if (record->alloc_site != 0)
+        at = add_text(text, at, "; allocated by 0x%lx", record->alloc_site);
+    if (record->free_site != 0)
+        at = add_text(text, at, ", freed by 0x%lx", record->free_site);
+}
+
+static bool is_free_memory(const struct kheap *heap, vaddr_t address)
+{
+    struct kheap_peek peek;
+
+    return kheap_peek(heap, address, &peek) && peek.what == KHEAP_FREE;
+}
+
+void heap_report_wrong(struct kheap *heap, const char *what, const void *address)
+{
+    vaddr_t at = (uintptr_t)address;
+    struct finding found = find(heap, at);
+    char text[TEXT_BYTES] = "";
+
+    if (found.span == NULL) {
+        if (is_free_memory(heap, at))
+            mm_bug("%s of 0x%lx, which is free (in no block): double free?", what, at);
+        else
+            mm_bug("%s of 0x%lx, which is outside the heap's blocks", what, at);
+        return;
+    }
+    describe(&found, text);
+    if (!is_used(found.state))
+        mm_bug("%s of 0x%lx, which is %s (a block of %lu bytes at 0x%lx): double free?%s", what, at,
+               state_name(found.state), found.bytes, found.start, text);
+    else if (at >= found.start)
+        mm_bug("%s of 0x%lx, which is %lu bytes inside the allocated block of %lu bytes at 0x%lx%s",
+               what, at, at - found.start, found.bytes, found.start, text);
+    else
+        mm_bug("%s of 0x%lx, which is in the red zone inside the allocated block of %lu bytes at "
+               "0x%lx%s",
+               what, at, found.bytes, found.start, text);
+}
+
+void heap_report_twice(struct kheap *heap, vaddr_t block)
+{
+    struct finding found = find(heap, block);
+    char text[TEXT_BYTES] = "";
+
+    if (found.span != NULL)
+        describe(&found, text);
+    mm_bug("kfree of 0x%lx, which is free: double free by two CPUs (a block of %lu bytes)%s", block,
+           found.bytes, text);
+}
+
+void heap_report_write(struct kheap *heap, const char *what, const struct heap_span *span,
+                       unsigned index, vaddr_t at)
+{
+    struct finding found = finding_of(span, index);
+    char text[TEXT_BYTES] = "";
+
+    (void)heap;
+    describe(&found, text);
+    mm_bug("%s the block of %lu bytes at 0x%lx: byte %ld of it, 0x%lx, is 0x%x%s", what,
+           found.bytes, found.start, (int64_t)(at - found.start), at, *(const uint8_t *)at, text);
+}
+
+/* ---- counters ---- */
+
+static void count_quarantine_locked(const struct kheap *heap, uint64_t *blocks, uint64_t *bytes)
+{
+    *blocks += heap->quarantine.count;
+    *bytes += heap->quarantine.bytes;
+}
+
+static uint64_t largest_free_locked(const struct kheap *heap)
+{
+    uint64_t largest = 0;
+
+    for (unsigned list = HEAP_PAGE_ORDER; list <= NUM_ORDERS; list++) {
+        if (heap_list_is_empty(&heap->chunks[list]))
+            continue;
+        largest = buddy_block_bytes(list < NUM_ORDERS ? list : NUM_ORDERS - 1);
+    }
+    return largest;
+}
+
+struct kheap_stats kheap_stats(struct kheap *heap)
+{
+    uint64_t cached_blocks, cached_bytes;
+    uint64_t saved = mm_port_lock(&heap->lock);
+    struct kheap_stats stats = {
+        .region_bytes = heap->region_bytes,
+        .used_bytes = heap->run_bytes,
+        .used_blocks = heap->run_blocks,
+        .failed_allocations = heap->failed,
+        .largest_free_block = largest_free_locked(heap),
+        .frames = heap->frames,
+    };
+
+    for (unsigned i = 0; i < KHEAP_CLASSES; i++) {
+        stats.used_blocks += heap->out[i];
+        stats.used_bytes += heap->out[i] * kheap_class_bytes(i);
+    }
+    heap_cached_locked(heap, &cached_blocks, &cached_bytes);
+    count_quarantine_locked(heap, &cached_blocks, &cached_bytes);
+    stats.used_blocks -= cached_blocks;
+    stats.used_bytes -= cached_bytes;
+    stats.free_bytes = heap->region_bytes - heap->state_bytes - stats.used_bytes;
+    mm_port_unlock(&heap->lock, saved);
+    return stats;
+}
+
+/* ---- the full check ---- */
+
+/* What is wrong, and where. */
+struct fault {
+    const char *what;
+    vaddr_t at;
+};
+
+struct tally {
+    uint64_t out[KHEAP_CLASSES];
+    uint64_t runs;
+};
+
+static bool fail(struct fault *fault, const char *what, vaddr_t at)
+{
+    fault->what = what;
+    fault->at = at;
+    return false;
+}
+
+static bool check_block(const struct heap_span *span, unsigned index, struct fault *fault)
+{
+    uint8_t state = __atomic_load_n(&span->states[index], __ATOMIC_RELAXED);
+    vaddr_t at = heap_block_address(span, index);
+
+    if (state > KHEAP_BYTE_QUARANTINE)
+        return fail(fault, "a block's state is none", at);
+    if (span->front.size_class < KHEAP_CLASSES && bits_test(span->free, index) &&
+        state != KHEAP_BYTE_FREE)
+        return fail(fault, "a block lies in its span and is not free", at);
+    if (bits_test(span->remote, index) && state != KHEAP_BYTE_REMOTE)
+        return fail(fault, "a block on its way home was not freed", at);
+    const char *wrong = heap_guard_check(span, index, &at);
+    return wrong == NULL || fail(fault, wrong, at);
+}
+
+static bool check_span(const struct kheap *heap, const struct heap_span *span, struct tally *tally,
+                       struct fault *fault)
+{
+    unsigned free = 0;
+    vaddr_t base = span->front.base;
+
+    if (span->front.size_class > HEAP_CLASS_RUN || span->front.blocks == 0 ||
+        span->front.blocks > HEAP_SPAN_BLOCKS)
+        return fail(fault, "a span's class is none", base);
+    if (span->front.size_class < KHEAP_CLASSES &&
+        (span->front.block_bytes != kheap_class_bytes(span->front.size_class) ||
+         base != heap->front.base + span->run ||
+         (uint64_t)span->front.blocks * span->front.block_bytes > span->bytes))
+        return fail(fault, "a span's blocks do not fit it", base);
+    for (unsigned i = 0; i < span->front.blocks; i++) {
+        if (!check_block(span, i, fault))
+            return false;
+        free += bits_test(span->free, i);
+    }
+    if (span->front.size_class == HEAP_CLASS_RUN) {
+        tally->runs++;
+        return true;
+    }
+    if (free != span->free_count)
+        return fail(fault, "a span's count of free blocks differs", base);
+    tally->out[span->front.size_class] += span->front.blocks - free;
+    return true;
+}
+
+/* Each page of the chunk: absent, free, or of one span that begins where it says. */
+static bool check_chunk(const struct kheap *heap, const struct heap_chunk *chunk,
+                        struct tally *tally, struct fault *fault)
+{
+    uint64_t offset;
+    const char *wrong = buddy_check(&chunk->buddy, &offset);
+
+    if (wrong != NULL)
+        return fail(fault, wrong, heap->front.base + chunk->offset + offset);
+    for (unsigned page = 0; page < KHEAP_CHUNK_PAGES; page++) {
+        const struct heap_span *span = heap_span_of(chunk->front.pages[page]);
+        uint64_t at = chunk->offset + page * PAGE_SIZE;
+        if (span == NULL || span == heap->state_span)
+            continue;
+        if (at - span->run >= span->bytes)
+            return fail(fault, "a page belongs to a span elsewhere", heap->front.base + at);
+        if (at == span->run && !check_span(heap, span, tally, fault))
+            return false;
+    }
+    return true;
+}
+
+static bool check_all_locked(const struct kheap *heap, struct fault *fault)
+{
+    struct tally tally = { .runs = 0 };
+
+    for (unsigned list = 0; list < HEAP_CHUNK_LISTS; list++) {
+        const struct heap_link *head = &heap->chunks[list];
+        for (const struct heap_link *link = head->next; link != head; link = link->next)
+            if (!check_chunk(heap, HEAP_OF(link, struct heap_chunk, link), &tally, fault))
+                return false;
+    }
+    for (unsigned i = 0; i < KHEAP_CLASSES; i++)
+        if (tally.out[i] != heap->out[i])
+            return fail(fault, "the count of a class's blocks differs", heap->first);
+    if (tally.runs != heap->run_blocks)
+        return fail(fault, "the count of large blocks differs", heap->first);
+    return true;
+}
+
+bool kheap_verify(struct kheap *heap)
+{
+    struct fault fault = { NULL, 0 };
+    uint64_t saved = mm_port_lock(&heap->lock);
+    bool right = check_all_locked(heap, &fault);
+
+    mm_port_unlock(&heap->lock, saved);
+    if (!right)
+        mm_error("heap: %s (at 0x%lx)", fault.what, fault.at);
+    return right;
+}
+
+/* ---- leaks ---- */
+
+#define SITES_MAX 64u
+
+struct sites {
+    unsigned count;
+    uint64_t blocks, other_blocks, other_bytes;
+    struct {
+        vaddr_t site;
+        uint64_t blocks, bytes;
+    } of[SITES_MAX];
+};
+
+uint64_t kheap_mark(struct kheap *heap)
+{
+    uint64_t saved = mm_port_lock(&heap->lock);
+    uint64_t mark = heap->serial;
+
+    mm_port_unlock(&heap->lock, saved);
+    return mark;
+}
+
+static void add_site(struct sites *sites, const struct heap_record *record)
+{
+    unsigned i = 0;
+
+    sites->blocks++;
+    while (i < sites->count && sites->of[i].site != record->alloc_site)
+        i++;
+    if (i == SITES_MAX) {
+        sites->other_blocks++;
+        sites->other_bytes += record->asked;
+        return;
+    }
+    if (i == sites->count) {
+        sites->of[i].site = record->alloc_site;
+        sites->of[i].blocks = sites->of[i].bytes = 0;
+        sites->count++;
+    }
+    sites->of[i].blocks++;
+    sites->of[i].bytes += record->asked;
+}
+
+static void add_span(struct sites *sites, const struct heap_span *span, uint64_t mark)
+{
+    for (unsigned i = 0; i < span->front.blocks; i++)
+        if (is_used(span->states[i]) && span->records[i].serial > mark)
+            add_site(sites, &span->records[i]);
+}
+
+static void add_chunk(const struct kheap *heap, struct sites *sites, const struct heap_chunk *chunk,
+                      uint64_t mark)
+{
+    for (unsigned page = 0; page < KHEAP_CHUNK_PAGES; page++) {
+        const struct heap_span *span = heap_span_of(chunk->front.pages[page]);
+        if (span != NULL && span != heap->state_span && span->guards != 0 &&
+            chunk->offset + page * PAGE_SIZE == span->run)
+            add_span(sites, span, mark);
+    }
+}
+
+static void collect(struct kheap *heap, struct sites *sites, uint64_t mark)
+{
+    uint64_t saved = mm_port_lock(&heap->lock);
+
+    for (unsigned list = 0; list < HEAP_CHUNK_LISTS; list++) {
+        const struct heap_link *head = &heap->chunks[list];
+        for (const struct heap_link *link = head->next; link != head; link = link->next)
+            add_chunk(heap, sites, HEAP_OF(link, struct heap_chunk, link), mark);
+    }
+    mm_port_unlock(&heap->lock, saved);
+}
+
+/* The site with the most bytes is logged and taken out. */
+static void log_largest(struct sites *sites)
+{
+    unsigned largest = 0;
+
+    for (unsigned i = 1; i < sites->count; i++)
+        if (sites->of[i].bytes > sites->of[largest].bytes)
+            largest = i;
+    mm_info("leak: %lu blocks, %lu bytes allocated by 0x%lx", sites->of[largest].blocks,
+            sites->of[largest].bytes, sites->of[largest].site);
+    sites->of[largest] = sites->of[--sites->count];
+}
+
+uint64_t kheap_report_since(struct kheap *heap, uint64_t mark)
+{
+    struct sites sites = { .count = 0 };
+
+    if (heap->guards == 0)
+        mm_info("leaks: call sites are not recorded (mm.harden=full or mm.leaks=on)");
+    collect(heap, &sites, mark);
+    while (sites.count > 0)
+        log_largest(&sites);
+    if (sites.other_blocks > 0)
+        mm_info("leak: %lu blocks, %lu bytes allocated elsewhere", sites.other_blocks,
+                sites.other_bytes);
+    return sites.blocks;
+}

@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: MIT */
+/* Spans: runs of pages cut into blocks of one size.
+ *
+ *      pages   | block 0 | block 1 | block 2 | ... | block n-1 | rest |
+ *      states  [   1     |    0    |    1    | ... |     0     ]        out of the pages
+ *      free    {             1                 ...      n-1    }        the blocks that lie in the span
+ *
+ * A block is in its span (its bit in `free`), in a magazine, used, or on its way back from another slot
+ * (its bit in `remote`, or in that slot's list). A span belongs to the slot that took it, or to nobody; it
+ * is in the list of its owner and class that says whether it has blocks, and ends when it has all.
+ *
+ * Invariants (kheap_verify): a block in the span is KHEAP_BYTE_FREE; free_count counts the bits;
+ * blocks from fresh_from on are all in the span. */
+#include "mm/bits.h"
+#include "mm/heap_parts.h"
+
+/* Waste of less than a sixty-fourth is good enough. */
+#define WASTE_PART 64u
+
+/* Pages of a span: enough for 256 blocks or 32 KiB, and the number that wastes least behind it. */
+unsigned heap_span_bytes_of(unsigned size_class)
+{
+    uint64_t block = kheap_class_bytes(size_class);
+    uint64_t least = block * HEAP_SPAN_BLOCKS < MM_KIB(32) ? block * HEAP_SPAN_BLOCKS : MM_KIB(32);
+    uint64_t best = 0, best_waste = UINT64_MAX;
+
+    if (size_class >= KHEAP_CLASS_LARGE)
+        return (unsigned)block;
+    for (uint64_t bytes = mm_round_up(least, PAGE_SIZE); bytes <= HEAP_SPAN_PAGES * PAGE_SIZE;
+         bytes += PAGE_SIZE) {
+        uint64_t blocks = bytes / block;
+        blocks = blocks > HEAP_SPAN_BLOCKS ? HEAP_SPAN_BLOCKS : blocks;
+        uint64_t waste = (bytes - blocks * block) * 4096 / bytes;
+        if (waste < best_waste) {
+            best = bytes;
+            best_waste = waste;
+        }
+        if (waste <= 4096 / WASTE_PART)
+            break;
+    }
+    return (unsigned)best;
+}
+
+vaddr_t heap_block_address(const struct heap_span *span, unsigned index)
+{
+    return span->front.base + (uint64_t)index * span->front.block_bytes;
+}
+
+bool heap_block_index(const struct heap_span *span, vaddr_t address, unsigned *index, bool *first)
+{
+    uint64_t inside = address - span->front.base;
+
+    if (address < span->front.base)
+        return false;
+    if (span->front.size_class >= KHEAP_CLASSES) {
+        *index = 0;
+        *first = inside == 0;
+        return span->front.size_class == HEAP_CLASS_RUN;
+    }
+    *index = (unsigned)(inside / span->front.block_bytes);
+    *first = inside % span->front.block_bytes == 0;
+    return *index < span->front.blocks;
+}
+
+void heap_span_file_locked(struct kheap *heap, struct heap_span *span)
+{
+    unsigned size_class = span->front.size_class;
+    struct heap_cache *owner =
+        span->front.owner < MM_PORT_SLOTS ? heap_cache_at(heap, span->front.owner) : NULL;
+
+    heap_list_remove(&span->link);
+    if (owner != NULL)
+        heap_list_add(span->free_count > 0 ? &owner->partial[size_class] : &owner->full[size_class],
+                      &span->link);
+    else if (span->free_count > 0)
+        heap_list_add(span->guards != 0 ? &heap->guarded[size_class] : &heap->spans[size_class],
+                      &span->link);
+}
+
+static void fill_free_bits(struct heap_span *span)
+{
+    for (unsigned i = 0; i < HEAP_FREE_WORDS; i++)
+        span->free[i] = bits_mask(i, 0, span->front.blocks);
+}
+
+struct heap_span *heap_span_new_locked(struct kheap *heap, unsigned size_class,
+                                       enum heap_need *need)
+{
+    uint64_t bytes = heap_span_bytes_of(size_class);
+    uint32_t block = (uint32_t)kheap_class_bytes(size_class);
+    unsigned blocks =
+        bytes / block > HEAP_SPAN_BLOCKS ? HEAP_SPAN_BLOCKS : (unsigned)(bytes / block);
+    bool zeroed;
+    struct heap_span *span = heap_span_memory_take_locked(heap, blocks);
+
+    if (span == NULL) {
+        *need = blocks > HEAP_SMALL_STATES ? HEAP_NEEDS_BIG_STATE : HEAP_NEEDS_SMALL_STATE;
+        return NULL;
+    }
+    uint64_t offset = heap_run_take_locked(heap, bytes, PAGE_SIZE, &zeroed);
+    if (offset == HEAP_NO_OFFSET) {
+        heap_span_memory_give_locked(heap, span);
+        *need = HEAP_NEEDS_PAGES;
+        return NULL;
+    }
+    span->front.base = heap->front.base + offset;
+    span->front.owner = KHEAP_NO_OWNER;
+    span->front.reciprocal = (uint32_t)((((uint64_t)1 << 32) + block - 1) / block);
+    span->front.block_bytes = block;
+    span->front.size_class = (uint16_t)size_class;
+    span->front.blocks = (uint16_t)blocks;
+    span->bytes = bytes;
+    span->run = offset;
+    span->free_count = (uint16_t)blocks;
+    span->fresh = zeroed;
+    memset(span->states, KHEAP_BYTE_FREE, blocks);
+    fill_free_bits(span);
+    heap_pages_set_locked(heap, offset, bytes, span);
+    return span;
+}
+
+struct heap_span *heap_run_span_locked(struct kheap *heap, uint64_t offset, uint64_t bytes,
+                                       uint64_t base, enum heap_need *need)
+{
+    struct heap_span *span = heap_span_memory_take_locked(heap, 1);
+
+    if (span == NULL) {
+        *need = HEAP_NEEDS_SMALL_STATE;
+        return NULL;
+    }
+    span->front.base = base;
+    span->front.owner = KHEAP_NO_OWNER;
+    span->front.size_class = HEAP_CLASS_RUN;
+    span->front.blocks = 1;
+    span->bytes = bytes;
+    span->room = heap->front.base + offset + bytes - base;
+    span->run = offset;
+    __atomic_store_n(&span->states[0], KHEAP_BYTE_FREE, __ATOMIC_RELAXED);
+    heap_pages_set_locked(heap, offset, bytes, span);
+    return span;
+}
+
+/* The owner falls last: until then a wrong free on another CPU finds blocks that are free. */
+void heap_span_end_locked(struct kheap *heap, struct heap_span *span)
+{
+    heap_list_remove(&span->link);
+    heap_list_remove(&span->pending);
+    if (!span->own_chunks)
+        heap_run_give_locked(heap, span->run, span->bytes);
+    else
+        heap_pages_set_locked(heap, span->run, span->bytes, NULL);
+    __atomic_store_n(&span->front.owner, KHEAP_NO_OWNER, __ATOMIC_RELAXED);
+    if (span->records != NULL && span->front.size_class < KHEAP_CLASSES) {
+        *(struct heap_record **)(void *)span->records = heap->free_records[span->front.size_class];
+        heap->free_records[span->front.size_class] = span->records;
+        span->records = NULL;
+    }
+    heap_span_memory_give_locked(heap, span);
+}
+
+unsigned heap_span_take_locked(struct kheap *heap, struct heap_span *span, bool *zeroed)
+{
+    unsigned word = 0;
+
+    while (span->free[word] == 0)
+        word++;
+    unsigned index = word * BITS_PER_WORD + bits_lowest(span->free[word]);
+    span->free[word] &= span->free[word] - 1;
+    *zeroed = span->fresh && index >= span->fresh_from;
+    if (index >= span->fresh_from)
+        span->fresh_from = (uint16_t)(index + 1);
+    heap->out[span->front.size_class]++;
+    if (--span->free_count == 0)
+        heap_span_file_locked(heap, span);
+    return index;
+}
+
+/* A span that has all of its blocks ends, unless it is the only one of its owner with any: the owner
+ * will want it again. */
+static bool is_wanted(struct kheap *heap, const struct heap_span *span)
+{
+    unsigned size_class = span->front.size_class;
+    struct heap_cache *owner =
+        span->front.owner < MM_PORT_SLOTS ? heap_cache_at(heap, span->front.owner) : NULL;
+
+    return owner != NULL && size_class < KHEAP_CLASS_LARGE && !heap->small && !heap->off &&
+           owner->partial[size_class].next == &span->link &&
+           owner->partial[size_class].prev == &span->link;
+}
+
+void heap_span_put_locked(struct kheap *heap, struct heap_span *span, unsigned index)
+{
+    MM_ASSERT(!bits_test(span->free, index) &&
+              __atomic_load_n(&span->states[index], __ATOMIC_RELAXED) == KHEAP_BYTE_FREE);
+    bits_set(span->free, index);
+    heap->out[span->front.size_class]--;
+    if (++span->free_count == 1)
+        heap_span_file_locked(heap, span);
+    if (span->free_count == span->front.blocks && !is_wanted(heap, span))
+        heap_span_end_locked(heap, span);
+}

@@ -1,0 +1,233 @@
+/* SPDX-License-Identifier: MIT */
+/* The fast paths of the heap, inlined where the size is a constant. Included by kheap.h; only the calls
+ * that kheap.h describes are API, the rest may change.
+ *
+ *      heap->caches[slot] -> cache: one magazine for each size class
+ *                            magazine: { block, its state byte }, { block, state byte }, ...
+ *      heap->table[address / 2 MiB] -> pages[address / 4 KiB] -> span: owner, class, one state byte
+ *                                                                for each block
+ *
+ * Each block has one state byte, outside of it. A cached block is KHEAP_BYTE_FREE; a pop makes it
+ * ALLOCATED. The owner of a span (the slot that took it) frees its blocks with plain loads and stores;
+ * every other slot changes ALLOCATED to REMOTE with one locked instruction and leaves the rest to
+ * the owner, who believes only a state that it finds (mm/heap_cache.c). Absent caches are caches like the
+ * others, which look empty and full and own nothing: they are not tested for. */
+#ifndef MM_KHEAP_FAST_H
+#define MM_KHEAP_FAST_H
+
+#include <mm/magazine.h>
+#include <mm/port_slot.h>
+#include <mm/types.h>
+
+MM_BEGIN_DECLS
+
+/* Size classes: 16 to 128 bytes by 16, eight for each doubling up to 8 KiB, then by 4 KiB up to
+ * 64 KiB; those hold one block to a span. */
+#define KHEAP_CLASSES     70u
+#define KHEAP_CLASS_LARGE 56u /* the first of one block to a span */
+#define KHEAP_CLASS_MOST  MM_KIB(64)
+
+#define KHEAP_CHUNK_SHIFT 21u
+#define KHEAP_CHUNK_PAGES 512u
+
+enum {
+    KHEAP_BYTE_FREE,
+    KHEAP_BYTE_ALLOCATED,
+    KHEAP_BYTE_ALIGNED, /* allocated, with an alignment that was asked for */
+    KHEAP_BYTE_REMOTE,
+    KHEAP_BYTE_QUARANTINE,
+};
+
+/* What a cache holds of a block. Bit 0 of `block`: it holds zeroes. */
+struct kheap_entry {
+    uintptr_t block;
+    uint8_t *state;
+};
+
+struct kheap_magazine {
+    struct magazine magazine;
+    struct kheap_entry *entries;
+};
+
+struct kheap_cache {
+    uint32_t slot; /* KHEAP_NOBODY in the absent one */
+    struct kheap_magazine classes[KHEAP_CLASSES];
+    /* the rest is mm/heap_parts.h's */
+};
+
+#define KHEAP_NO_OWNER UINT32_MAX       /* of a span: nobody */
+#define KHEAP_NOBODY   (UINT32_MAX - 1) /* of an absent cache: owns nothing */
+
+/* A run of pages cut into blocks of one size, or one large block. */
+struct kheap_span {
+    uint64_t base;
+    uint32_t owner;      /* atomic; changed with the lock */
+    uint32_t reciprocal; /* 2^32 / block_bytes, rounded up */
+    uint32_t block_bytes;
+    uint16_t size_class;
+    uint16_t blocks;
+    uint8_t *states; /* one for each block */
+};
+
+struct kheap_chunk {
+    struct kheap_span *pages[KHEAP_CHUNK_PAGES]; /* atomic; NULL: none */
+};
+
+/* The beginning of struct kheap. */
+struct kheap_front {
+    uint64_t base;
+    uint64_t bytes;
+    struct kheap_chunk **table; /* atomic entries; NULL: none */
+    struct kheap_cache *caches[MM_PORT_SLOT_TABLE];
+};
+
+extern struct kheap_front *kheap_default_front; /* never NULL; atomic */
+
+/* The class of `bytes` (1 ... KHEAP_CLASS_MOST). */
+static inline unsigned kheap_class_of(size_t bytes)
+{
+    size_t last = bytes - 1;
+
+    if (last < 128)
+        return (unsigned)(last >> 4);
+    if (last >= MM_KIB(8))
+        return KHEAP_CLASS_LARGE - 2 + (unsigned)(last >> 12);
+    unsigned power = 63u - (unsigned)__builtin_clzll(last);
+    return (power - 7) * 8 + (unsigned)(last >> (power - 3));
+}
+
+/* The size of the blocks of a class. */
+static inline size_t kheap_class_bytes(unsigned size_class)
+{
+    if (size_class < 8)
+        return (size_t)(size_class + 1) << 4;
+    if (size_class >= KHEAP_CLASS_LARGE)
+        return (size_t)(size_class - KHEAP_CLASS_LARGE + 3) << 12;
+    return (size_t)(size_class % 8 + 9) << (size_class / 8 + 3);
+}
+
+static inline struct kheap_cache *kheap_cache_here(const struct kheap_front *front)
+{
+    return __atomic_load_n(&front->caches[mm_port_slot()], __ATOMIC_RELAXED);
+}
+
+/* Clears a block of a class: `bytes` is a multiple of 16, not 0.
+ *   The empty asm keeps the compiler from making a call of memset out of the loop. */
+static inline void kheap_clear(void *block, size_t bytes)
+{
+#if defined(__SSE2__)
+    typedef long long kheap_vector __attribute__((vector_size(16), may_alias));
+    const kheap_vector zero = { 0, 0 };
+    kheap_vector *at = (kheap_vector *)block,
+                 *end = (kheap_vector *)(void *)((char *)block + bytes);
+
+    for (; end - at >= 4; at += 4) {
+        at[0] = at[1] = at[2] = at[3] = zero;
+        __asm__ volatile("" : "+r"(at) : : "memory");
+    }
+    for (; at != end; at++) {
+        *at = zero;
+        __asm__ volatile("" : "+r"(at) : : "memory");
+    }
+#else
+    typedef uint64_t kheap_word __attribute__((may_alias));
+    kheap_word *at = (kheap_word *)block, *end = (kheap_word *)(void *)((char *)block + bytes);
+
+    for (; end - at >= 8; at += 8) {
+        at[0] = at[1] = at[2] = at[3] = 0;
+        at[4] = at[5] = at[6] = at[7] = 0;
+        __asm__ volatile("" : "+r"(at) : : "memory");
+    }
+    for (; at != end; at += 2) {
+        at[0] = at[1] = 0;
+        __asm__ volatile("" : "+r"(at) : : "memory");
+    }
+#endif
+}
+
+/* Takes a block of the class out of this slot's cache; NULL if the slow path must decide. */
+static inline void *kheap_pop(struct kheap_cache *cache, unsigned size_class, bool *zeroed)
+{
+    struct kheap_magazine *magazine = &cache->classes[size_class];
+    int32_t at;
+
+    if (__builtin_expect(!magazine_pop_at(&magazine->magazine, &at), 0))
+        return NULL;
+    uintptr_t block = __atomic_load_n(&magazine->entries[at].block, __ATOMIC_RELAXED);
+    uint8_t *state = __atomic_load_n(&magazine->entries[at].state, __ATOMIC_RELAXED);
+    __atomic_store_n(state, KHEAP_BYTE_ALLOCATED, __ATOMIC_RELAXED);
+    mm_port_memory_allocated((void *)(block & ~(uintptr_t)1), kheap_class_bytes(size_class));
+    *zeroed = (block & 1) != 0;
+    return (void *)(block & ~(uintptr_t)1);
+}
+
+/* Gives a block of this slot's own spans to its cache; false if the slow path must decide: nothing
+ * has changed then.
+ *   `known_class`: KHEAP_CLASSES, or the class that the block must have. */
+static inline bool kheap_push(struct kheap_front *front, void *block, unsigned known_class)
+{
+    struct kheap_cache *cache = kheap_cache_here(front);
+    uint64_t offset = (uintptr_t)block - front->base;
+
+    if (__builtin_expect(offset >= front->bytes, 0))
+        return false;
+    struct kheap_chunk *chunk =
+        __atomic_load_n(&front->table[offset >> KHEAP_CHUNK_SHIFT], __ATOMIC_RELAXED);
+    if (__builtin_expect(chunk == NULL, 0))
+        return false;
+    struct kheap_span *span =
+        __atomic_load_n(&chunk->pages[(offset >> FRAME_SHIFT) % KHEAP_CHUNK_PAGES],
+                        __ATOMIC_RELAXED);
+    if (__builtin_expect(span == NULL ||
+                             __atomic_load_n(&span->owner, __ATOMIC_RELAXED) != cache->slot,
+                         0))
+        return false;
+    unsigned size_class = span->size_class;
+    if (known_class != KHEAP_CLASSES && __builtin_expect(size_class != known_class, 0))
+        return false;
+    uint64_t inside = (uintptr_t)block - span->base;
+    uint64_t index = inside * span->reciprocal >> 32;
+    if (__builtin_expect(index * span->block_bytes != inside || index >= span->blocks, 0))
+        return false;
+    uint8_t *state = &span->states[index];
+    struct kheap_magazine *magazine = &cache->classes[size_class];
+    int32_t at = __atomic_load_n(&magazine->magazine.bottom, __ATOMIC_RELAXED);
+    if (__builtin_expect(__atomic_load_n(state, __ATOMIC_RELAXED) != KHEAP_BYTE_ALLOCATED ||
+                             at >= __atomic_load_n(&magazine->magazine.limit, __ATOMIC_RELAXED),
+                         0))
+        return false;
+    mm_port_memory_freed(block, span->block_bytes);
+    __atomic_store_n(state, KHEAP_BYTE_FREE, __ATOMIC_RELAXED);
+    __atomic_store_n(&magazine->entries[at].block, (uintptr_t)block, __ATOMIC_RELAXED);
+    __atomic_store_n(&magazine->entries[at].state, state, __ATOMIC_RELAXED);
+    __atomic_store_n(&magazine->magazine.bottom, at + 1, __ATOMIC_RELEASE);
+    return true;
+}
+
+void *kheap_slow_alloc(struct kheap_front *front, size_t bytes);
+void kheap_slow_free(struct kheap_front *front, void *block, size_t bytes);
+
+/* kmalloc() of a constant: class and size are known when it is compiled. */
+static inline void *kheap_alloc_constant(size_t bytes)
+{
+    struct kheap_front *front = __atomic_load_n(&kheap_default_front, __ATOMIC_RELAXED);
+    unsigned size_class = kheap_class_of(bytes);
+    bool zeroed;
+    void *block = kheap_pop(kheap_cache_here(front), size_class, &zeroed);
+
+    if (__builtin_expect(block == NULL, 0))
+        return kheap_slow_alloc(front, bytes);
+    kheap_clear(block, kheap_class_bytes(size_class));
+    return block;
+}
+
+static inline void kheap_free_constant(void *block, size_t bytes)
+{
+    struct kheap_front *front = __atomic_load_n(&kheap_default_front, __ATOMIC_RELAXED);
+
+    if (__builtin_expect(!kheap_push(front, block, kheap_class_of(bytes)), 0))
+        kheap_slow_free(front, block, bytes);
+}
+
+MM_END_DECLS
+#endif
