@@ -64,7 +64,7 @@ void bench_field(struct bench_row *row, const char *name, double value);
 void bench_note(struct bench *bench, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* What was measured, of the suite that runs or is judged: the minimum, "median", or a field. NAN if
- * there is no such row. `field` NULL: the minimum (percent: the median). */
+ * there is no such row. `field` NULL: the minimum (percent and two threads: the median). */
 double bench_value(const struct bench *bench, const char *workload, const char *subject,
                    const char *field);
 
@@ -136,6 +136,10 @@ void bench_pin(unsigned cpu);
  * starting together.
  *   Returns:    ticks from the start until both are done. */
 uint64_t bench_together(void (*first)(void *), void *a, void (*second)(void *), void *b);
+
+/* Tells of the last bench_together() whether both threads ran all the time: neither was preempted, so
+ * that they really met. Rounds of a millisecond may be repeated until that is so. */
+bool bench_met(void);
 
 /* ---- Latencies ---- */
 

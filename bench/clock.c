@@ -14,6 +14,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <time.h>
 
 static double ns_per_tick;
@@ -112,7 +113,8 @@ static struct {
     void (*function)(void *);
     void *argument;
     bool started;
-    uint32_t here, done; /* flags that both spin on */
+    uint32_t here, done;                        /* flags that both spin on */
+    long switches_of_first, switches_of_second; /* context switches in the last round */
 } second = { .mutex = PTHREAD_MUTEX_INITIALIZER, .wanted = PTHREAD_COND_INITIALIZER };
 
 static void set_flag(uint32_t *flag, uint32_t value)
@@ -131,6 +133,15 @@ static void await_flag(const uint32_t *flag, uint32_t value)
     }
 }
 
+static long context_switches(void)
+{
+    struct rusage usage;
+
+    if (getrusage(RUSAGE_THREAD, &usage) != 0)
+        return 0;
+    return usage.ru_nvcsw + usage.ru_nivcsw;
+}
+
 static void *second_main(void *argument)
 {
     (void)argument;
@@ -142,9 +153,11 @@ static void *second_main(void *argument)
         void (*function)(void *) = second.function;
         second.function = NULL;
         pthread_mutex_unlock(&second.mutex);
+        long switches = context_switches();
         set_flag(&second.here, 1);
         await_flag(&second.here, 2); /* the start, given by the first */
         function(second.argument);
+        second.switches_of_second = context_switches() - switches;
         set_flag(&second.done, 1);
     }
     return NULL;
@@ -177,11 +190,19 @@ uint64_t bench_together(void (*first)(void *), void *a, void (*other)(void *), v
     pthread_cond_signal(&second.wanted);
     pthread_mutex_unlock(&second.mutex);
     await_flag(&second.here, 1);
+    long switches = context_switches();
     start = bench_ticks();
     set_flag(&second.here, 2);
     first(a);
     await_flag(&second.done, 1);
-    return bench_ticks() - start;
+    uint64_t ticks = bench_ticks() - start;
+    second.switches_of_first = context_switches() - switches;
+    return ticks;
+}
+
+bool bench_met(void)
+{
+    return second.switches_of_first == 0 && second.switches_of_second == 0;
 }
 
 /* ---- Latencies ---- */

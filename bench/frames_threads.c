@@ -103,21 +103,35 @@ static void cross_freer(void *argument)
 
 /* ---- Rounds ---- */
 
+#define TRIES 10u /* on a busy machine */
+
+static uint64_t undisturbed(const struct frames_run *run, uint64_t count, void (*first)(void *),
+                            void (*second)(void *))
+{
+    uint64_t ticks = 0;
+
+    for (unsigned i = 0; i < TRIES; i++) {
+        for (unsigned j = 0; j < 2; j++) {
+            workers[j].run = run;
+            workers[j].count = count;
+        }
+        ring.filled = ring.emptied = 0;
+        ticks = bench_together(first, &workers[0], second, &workers[1]);
+        if (bench_met())
+            break;
+    }
+    return ticks;
+}
+
 static void rounds(struct bench *bench, struct frames_run *runs, const char *workload,
                    uint64_t count, void (*first)(void *), void (*second)(void *))
 {
     if (!bench_wants(bench, workload))
         return;
-    for (unsigned round = 0; round < 3 * bench_rounds(bench); round++) {
+    for (unsigned round = 0; round < bench_rounds(bench); round++) {
         for (unsigned i = 0; i < frames_count; i++) {
-            uint64_t ticks;
+            uint64_t ticks = undisturbed(&runs[i], count, first, second);
 
-            for (unsigned j = 0; j < 2; j++) {
-                workers[j].run = &runs[i];
-                workers[j].count = count;
-            }
-            ring.filled = ring.emptied = 0;
-            ticks = bench_together(first, &workers[0], second, &workers[1]);
             bench_sample(bench_row(bench, workload, runs[i].subject->name, 2, "ns"),
                          bench_ns(ticks) / (double)count);
         }
@@ -126,7 +140,7 @@ static void rounds(struct bench *bench, struct frames_run *runs, const char *wor
 
 void frames_measure_threads(struct bench *bench, struct frames_run *runs)
 {
-    uint64_t count = bench_pick(bench, 1024, 20480, 51200);
+    uint64_t count = bench_pick(bench, 1024, 5120, 5120);
 
     rounds(bench, runs, "mt2_hot", count, hot_worker, hot_worker);
     rounds(bench, runs, "mt2_batch", count, batch_worker, batch_worker);
