@@ -67,6 +67,9 @@ uint64_t pmm_cleared_bytes(paddr_t frame)
     const uint64_t *words = phys_to_virt(frame);
     uint64_t i = 0;
 
+    while (i < FRAME_SIZE / sizeof(*words) &&
+           (words[i] | words[i + 1] | words[i + 2] | words[i + 3]) == 0)
+        i += 4;
     while (i < FRAME_SIZE / sizeof(*words) && words[i] == 0)
         i++;
     return i * sizeof(*words);
@@ -176,7 +179,7 @@ FAST bool slot_push(struct pmm_slot *slot, struct magazine *magazine, uint64_t f
 /* One frame past the caches. */
 static bool take_uncached(struct pmm *pmm, uint64_t *hint, paddr_t *address, bool *zero)
 {
-    uint64_t masks[CHUNK_WORDS], chunk = pmm_find_chunk_locked(pmm, *hint);
+    uint64_t masks[CHUNK_WORDS], chunk = pmm_find_chunk_locked(pmm, *hint, false);
 
     if (chunk == CHUNK_NONE)
         return false;
@@ -298,7 +301,7 @@ static uint64_t take_many_locked(struct pmm *pmm, uint64_t *hint, uint64_t count
     uint64_t done = 0, masks[CHUNK_WORDS];
 
     while (done < count) {
-        uint64_t chunk = pmm_find_chunk_locked(pmm, *hint);
+        uint64_t chunk = pmm_find_chunk_locked(pmm, *hint, pmm->core->cached);
         if (chunk == CHUNK_NONE)
             break;
         struct pmm_range *range = pmm_range_of_chunk(pmm, chunk);

@@ -379,28 +379,84 @@ static inline void note_more_free(struct pmm_core *core, uint64_t chunk, uint64_
     }
 }
 
-uint64_t pmm_give_locked(struct pmm *pmm, struct pmm_range *range, uint64_t word, uint64_t mask,
-                         bool zero)
+/* As pmm_give_locked, but for the counters of the pmm and of the range: *given says how many went. */
+static inline uint64_t give_word(struct pmm *pmm, struct pmm_range *range, uint64_t word,
+                                 uint64_t mask, bool zero, uint64_t *given)
 {
     struct pmm_core *core = pmm->core;
-    uint64_t chunk = word / CHUNK_WORDS, taken = core->taken[word];
+    uint64_t chunk = word / CHUNK_WORDS, taken = core->taken[word], here = mask & taken;
 
     if (__builtin_expect(!bits_test(core->plain, word), 0))
         return give_slowly(pmm, range, word, mask, zero);
-    uint64_t given = mask & taken;
-    if (__builtin_expect(given == 0, 0))
+    if (__builtin_expect(here == 0, 0))
         return mask;
-    uint64_t count = (given & (given - 1)) == 0 ? 1 : bits_count(given);
+    uint64_t count = (here & (here - 1)) == 0 ? 1 : bits_count(here);
     uint64_t before = chunk_free(core, chunk);
-    bits_store(&core->taken[word], taken & ~given);
+    bits_store(&core->taken[word], taken & ~here);
     __atomic_store_n(&core->info[chunk], (uint16_t)(core->info[chunk] + count), __ATOMIC_RELAXED);
     if (before == 0 || before + count == CHUNK_FRAMES)
         note_more_free(core, chunk, before, before + count);
     if (!zero && bits_test(core->clean, chunk))
         bits_clear(core->clean, chunk);
-    core->frees++;
-    range->free_frames += count;
-    pmm->stats.free_frames += count;
-    pmm->stats.used_frames -= count;
+    *given += count;
     return mask & ~taken;
+}
+
+static void count_given(struct pmm *pmm, struct pmm_range *range, uint64_t given)
+{
+    pmm->core->frees += given;
+    range->free_frames += given;
+    pmm->stats.free_frames += given;
+    pmm->stats.used_frames -= given;
+}
+
+uint64_t pmm_give_locked(struct pmm *pmm, struct pmm_range *range, uint64_t word, uint64_t mask,
+                         bool zero)
+{
+    uint64_t given = 0, wrong = give_word(pmm, range, word, mask, zero, &given);
+
+    count_given(pmm, range, given);
+    return wrong;
+}
+
+static MM_COLD void note_bugs(struct pmm_bugs *bugs, const struct pmm_range *range, uint64_t word,
+                              uint64_t wrong)
+{
+    for (; wrong != 0; wrong &= wrong - 1) {
+        if (bugs->count < BUGS_KEPT)
+            bugs->frames[bugs->count] =
+                address_of(range, word * BITS_PER_WORD + bits_lowest(wrong));
+        bugs->count++;
+    }
+}
+
+/* Neighbours of one word go back together. */
+void pmm_give_entries_locked(struct pmm *pmm, const paddr_t *entries, uint32_t count, bool zero,
+                             struct pmm_bugs *bugs)
+{
+    struct pmm_range *range = &pmm->ranges[pmm->core->last_range];
+    uint64_t word = 0, mask = 0, given = 0;
+
+    for (uint32_t i = 0; i <= count; i++) {
+        paddr_t address = i < count ? bits_load(&entries[i]) : range->base;
+        uint64_t frame = address >> FRAME_SHIFT;
+        bool other = frame - (range->base >> FRAME_SHIFT) >= range->frames;
+        uint64_t id = frame + range->bias, bit = (uint64_t)1 << frame % BITS_PER_WORD;
+        if (!other && id / BITS_PER_WORD == word && (mask & bit) == 0 && i < count) {
+            mask |= bit;
+            continue;
+        }
+        uint64_t wrong = mask == 0 ? 0 : give_word(pmm, range, word, mask, zero, &given);
+        if (__builtin_expect(wrong != 0, 0))
+            note_bugs(bugs, range, word, wrong);
+        if (other) {
+            count_given(pmm, range, given);
+            given = 0;
+            range = pmm_range_of(pmm, address);
+            id = frame + range->bias;
+        }
+        word = id / BITS_PER_WORD;
+        mask = bit;
+    }
+    count_given(pmm, range, given);
 }

@@ -82,7 +82,7 @@ static bool take_dirty(struct pmm *pmm, unsigned index, paddr_t *address)
     bool found = slot != NULL && !slot_is_full_locked(slot, true);
 
     if (found && !slot_pop_locked(slot, false, address)) {
-        uint64_t chunk = pmm_find_chunk_locked(pmm, slot->hint);
+        uint64_t chunk = pmm_find_chunk_locked(pmm, slot->hint, true);
         found = chunk != CHUNK_NONE && !bits_test(core->clean, chunk);
         if (found) {
             const struct pmm_range *range = pmm_range_of_chunk(pmm, chunk);

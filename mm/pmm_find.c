@@ -5,7 +5,8 @@
  *      order      3: partly used  4: wholly free    1: partly used  2: wholly free
  *
  * Memory below 4 GiB is kept for devices that reach no further. Partly used chunks come first, so that
- * whole ones stay whole for 2 MiB blocks. Chunks of page tables are touched last; their free frames are
+ * whole ones stay whole for 2 MiB blocks; but the caches pass over MIXED ones as long as there are
+ * others, because the fast free does not work for frames beside special ones. Chunks of page tables are touched last; their free frames are
  * then everybody's.
  *
  * A block is found by one pass over the chunks that have free frames at all: neighbouring free frames
@@ -14,23 +15,39 @@
 
 /* ---- chunks ---- */
 
-uint64_t pmm_find_chunk_locked(struct pmm *pmm, uint64_t hint)
+#define MIXED_SKIPPED 8u
+
+/* The first partly used chunk from `from` on; with `plain` not one of the first few MIXED ones. */
+static bool next_partial(const struct pmm_core *core, uint64_t from, bool plain, uint64_t *chunk)
+{
+    for (unsigned skipped = 0; bittree_next(&core->partial, from, chunk); skipped++) {
+        if (!plain || skipped == MIXED_SKIPPED || chunk_kind(core, *chunk) != CHUNK_MIXED)
+            return true;
+        from = *chunk + 1;
+    }
+    return false;
+}
+
+uint64_t pmm_find_chunk_locked(struct pmm *pmm, uint64_t hint, bool plain)
 {
     struct pmm_core *core = pmm->core;
     uint64_t chunk;
 
     if (hint < core->chunks && bittree_has(&core->partial, hint))
         return hint;
-    if (bittree_next(&core->partial, core->high_chunk, &chunk))
+    if (next_partial(core, core->high_chunk, plain, &chunk))
         return chunk;
     if (!bittree_next(&core->whole, core->high_chunk, &chunk)) {
-        if (bittree_next(&core->partial, 0, &chunk))
+        if (next_partial(core, 0, plain, &chunk))
             return chunk;
-        if (!bittree_next(&core->whole, 0, &chunk) &&
-            (!bittree_next(&core->tables, 0, &chunk) || !side_ensure_locked(pmm, 1)))
-            return CHUNK_NONE;
+        if (!bittree_next(&core->whole, 0, &chunk)) {
+            if (plain)
+                return pmm_find_chunk_locked(pmm, hint, false);
+            if (!bittree_next(&core->tables, 0, &chunk) || !side_ensure_locked(pmm, 1))
+                return CHUNK_NONE;
+            chunk_open_locked(pmm, pmm_range_of_chunk(pmm, chunk), chunk);
+        }
     }
-    chunk_open_locked(pmm, pmm_range_of_chunk(pmm, chunk), chunk);
     return chunk;
 }
 
@@ -53,6 +70,8 @@ uint64_t pmm_claim_locked(struct pmm *pmm, struct pmm_range *range, uint64_t chu
     uint64_t *words = &core->taken[chunk * CHUNK_WORDS];
     uint64_t claimed = 0;
 
+    if (bittree_has(&core->whole, chunk))
+        chunk_open_locked(pmm, range, chunk);
     for (unsigned w = 0; w < CHUNK_WORDS; w++) {
         masks[w] = 0;
         if (words[w] == UINT64_MAX || claimed == most)

@@ -266,6 +266,11 @@ void pmm_change_locked(struct pmm *pmm, struct pmm_range *range, uint64_t from, 
 uint64_t pmm_give_locked(struct pmm *pmm, struct pmm_range *range, uint64_t word, uint64_t mask,
                          bool zero);
 
+/* The same for frames of any words; those that are not used ones are noted in *bugs. */
+struct pmm_bugs;
+void pmm_give_entries_locked(struct pmm *pmm, const paddr_t *entries, uint32_t count, bool zero,
+                             struct pmm_bugs *bugs);
+
 /* The same for one frame; false if it is not a used one. */
 static inline bool pmm_give_one_locked(struct pmm *pmm, struct pmm_range *range, uint64_t id,
                                        bool zero)
@@ -291,11 +296,12 @@ bool side_ensure_locked(struct pmm *pmm, uint32_t count);
 
 /* ---- pmm_find.c: where free frames are ---- */
 
-/* A chunk of kind BITMAP or MIXED with a free frame, `hint` if it is one; CHUNK_NONE if nothing is free
- * outside the caches. */
-uint64_t pmm_find_chunk_locked(struct pmm *pmm, uint64_t hint);
+/* A chunk of kind BITMAP or MIXED with a free frame, or a wholly free one (still to be opened: see
+ * pmm_claim_locked, chunk_open_locked); `hint` if it is one of the first; with `plain` no MIXED one if that
+ * is easy. CHUNK_NONE if nothing is free outside the caches. */
+uint64_t pmm_find_chunk_locked(struct pmm *pmm, uint64_t hint, bool plain);
 
-/* Marks up to `most` free frames of the chunk used, lowest first. masks[w] are those of its word w.
+/* Marks up to `most` (not 0) free frames of the chunk used, lowest first; opens it if need be. masks[w] are those of its word w.
  *   Returns:  how many. */
 uint64_t pmm_claim_locked(struct pmm *pmm, struct pmm_range *range, uint64_t chunk, uint64_t most,
                           uint64_t masks[CHUNK_WORDS]);

@@ -93,10 +93,11 @@ static bool find_own_frame(struct pmm *pmm, struct pmm_range **range, uint64_t *
         if (chunk_free(core, core->refs[i - 1] >> 32) > 0)
             chunk = core->refs[i - 1] >> 32;
     if (chunk == CHUNK_NONE)
-        chunk = pmm_find_chunk_locked(pmm, CHUNK_NONE);
-    if (chunk == CHUNK_NONE || !side_ensure_locked(pmm, 1))
+        chunk = pmm_find_chunk_locked(pmm, CHUNK_NONE, false);
+    if (chunk == CHUNK_NONE)
         return false;
     *range = pmm_range_of_chunk(pmm, chunk);
+    chunk_open_locked(pmm, *range, chunk);
     /* Beside other special frames if possible: the fast free works where a word has none. */
     for (unsigned plain = 0; plain < 2; plain++) {
         for (unsigned w = CHUNK_WORDS; w > 0; w--) {
@@ -117,7 +118,8 @@ static struct pmm_slot *make_slot(struct pmm *pmm, unsigned index)
     uint64_t id;
 
     /* Not out of the last frames that there are. */
-    if (pmm->stats.free_frames <= core->dirty_capacity || !find_own_frame(pmm, &range, &id))
+    if (!side_ensure_locked(pmm, 1) || pmm->stats.free_frames <= core->dirty_capacity ||
+        !find_own_frame(pmm, &range, &id))
         return NULL;
     pmm_change_locked(pmm, range, id, id + 1, PMM_FRAME_FREE, PMM_FRAME_RESERVED);
     struct pmm_slot *slot = phys_to_virt(address_of(range, id));
@@ -182,44 +184,6 @@ bool slot_is_full_locked(const struct pmm_slot *slot, bool zero)
 
 /* ---- giving entries back ---- */
 
-static void note_bugs(struct pmm_bugs *bugs, const struct pmm_range *range, uint64_t word,
-                      uint64_t wrong)
-{
-    for (; wrong != 0; wrong &= wrong - 1) {
-        if (bugs->count < BUGS_KEPT)
-            bugs->frames[bugs->count] =
-                address_of(range, word * BITS_PER_WORD + bits_lowest(wrong));
-        bugs->count++;
-    }
-}
-
-/* Neighbours of one word go back together. */
-static void give_entries(struct pmm *pmm, const uint64_t *entries, uint32_t count, bool zero,
-                         struct pmm_bugs *bugs)
-{
-    struct pmm_range *range = &pmm->ranges[pmm->core->last_range];
-    uint64_t word = 0, mask = 0;
-
-    for (uint32_t i = 0; i < count; i++) {
-        paddr_t address = bits_load(&entries[i]);
-        uint64_t frame = address >> FRAME_SHIFT;
-        bool other = frame - (range->base >> FRAME_SHIFT) >= range->frames;
-        uint64_t id = frame + range->bias, bit = (uint64_t)1 << frame % BITS_PER_WORD;
-        if (other || id / BITS_PER_WORD != word || (mask & bit) != 0) {
-            if (mask != 0)
-                note_bugs(bugs, range, word, pmm_give_locked(pmm, range, word, mask, zero));
-            if (other)
-                range = pmm_range_of(pmm, address);
-            id = frame + range->bias;
-            word = id / BITS_PER_WORD;
-            mask = 0;
-        }
-        mask |= bit;
-    }
-    if (mask != 0)
-        note_bugs(bugs, range, word, pmm_give_locked(pmm, range, word, mask, zero));
-}
-
 /* The `count` youngest: their places in the index are where pop would look, and nothing moves. */
 void slot_flush_locked(struct pmm *pmm, struct pmm_slot *slot, bool zero, uint32_t count,
                        struct pmm_bugs *bugs)
@@ -240,7 +204,7 @@ void slot_flush_locked(struct pmm *pmm, struct pmm_slot *slot, bool zero, uint32
             slot_unlink(slot, place);
     }
     __atomic_store_n(&magazine->bottom, bottom - (int32_t)count, __ATOMIC_RELEASE);
-    give_entries(pmm, entries + bottom - count, count, zero, bugs);
+    pmm_give_entries_locked(pmm, entries + bottom - count, count, zero, bugs);
 }
 
 /* Brings the entries down to place 0 again after others have taken some. */
@@ -290,7 +254,7 @@ void slot_refill_locked(struct pmm *pmm, struct pmm_slot *slot)
 
     slot_compact_locked(slot);
     while (wanted > 0) {
-        uint64_t chunk = pmm_find_chunk_locked(pmm, slot->hint);
+        uint64_t chunk = pmm_find_chunk_locked(pmm, slot->hint, true);
         if (chunk == CHUNK_NONE)
             return;
         struct pmm_range *range = pmm_range_of_chunk(pmm, chunk);
@@ -395,7 +359,7 @@ static void take_end(struct pmm *pmm, struct pmm_slot *slot, bool zero, struct p
     int32_t from;
     uint32_t count = magazine_take_end_locked(magazine_of(slot, zero), &from);
 
-    give_entries(pmm, entries_of(slot, zero) + from, count, zero, bugs);
+    pmm_give_entries_locked(pmm, entries_of(slot, zero) + from, count, zero, bugs);
 }
 
 /* Behind magazine_take_begin_locked() or a switching off of all magazines. */

@@ -68,11 +68,12 @@ static bool take_mixed(struct pmm *pmm, struct pmm_range **range, uint64_t *id)
 
     if (!side_ensure_locked(pmm, 2))
         return false;
-    uint64_t chunk = pmm_find_chunk_locked(pmm, core->table_hint);
+    uint64_t chunk = pmm_find_chunk_locked(pmm, core->table_hint, false);
     if (chunk == CHUNK_NONE)
         return false;
     core->table_hint = chunk;
     *range = pmm_range_of_chunk(pmm, chunk);
+    chunk_open_locked(pmm, *range, chunk);
     *id = mixed_place(core, chunk);
     pmm_change_locked(pmm, *range, *id, *id + 1, PMM_FRAME_FREE, PMM_FRAME_TABLE);
     return true;
