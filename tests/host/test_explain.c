@@ -270,6 +270,27 @@ static void explain_block_counts_past_its_end(void **state)
                      block - mm.kvm.blocks.base);
 }
 
+/* At the full level the heap knows how many bytes were asked for, and where red zones are. */
+static void explain_heap_counts_past_what_was_asked_for(void **state)
+{
+    char text[160], expected[160];
+
+    (void)state;
+    mm_set_up();
+    kheap_set_level(mm.heap, KHEAP_FULL);
+    uintptr_t block = (uintptr_t)kheap_alloc(mm.heap, 100);
+    assert_explained(block, "heap block 0x%lx of 100 bytes, byte 0", block);
+    assert_explained(block + 99, "heap block 0x%lx of 100 bytes, byte 99", block);
+    assert_explained(block + 100, "0 bytes past the end of the 100-byte heap block 0x%lx", block);
+    assert_explained(block - 1, "1 byte below the 100-byte heap block 0x%lx", block);
+    mm_explain_fault(&mm, block + 103, 2, text, sizeof(text));
+    snprintf(expected, sizeof(expected),
+             "write to 0x%lx: 3 bytes past the end of the 100-byte heap block 0x%lx", block + 103,
+             block);
+    assert_string_equal(text, expected);
+    kheap_free(mm.heap, (void *)block);
+}
+
 static void explain_fault_says_what_was_tried(void **state)
 {
     char text[160];
@@ -451,6 +472,7 @@ int main(void)
         TEST(explain_hhdm_knows_type_and_state_of_the_frame),
         TEST(explain_image_names_symbols_guards_and_what_is_gone),
         TEST(explain_block_counts_past_its_end),
+        TEST(explain_heap_counts_past_what_was_asked_for),
         TEST(explain_fault_says_what_was_tried),
         TEST(explain_more_shows_window_levels_and_frame),
         TEST(explain_more_finds_the_owner_of_a_frame),
