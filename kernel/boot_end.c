@@ -12,8 +12,9 @@
 #include "kernel/boot_end.h"
 #include "kernel/boot.h"
 #include "kernel/console.h"
+#include "kernel/power.h"
 #include "kernel/smp.h"
-#include <mm/mm.h>
+#include <mm/audit.h>
 
 #define BOOT_END_PATTERN 0xd5 /* as code: an instruction that does not exist in long mode */
 
@@ -63,6 +64,10 @@ static void boot_end_sections(struct mm *mm)
 
 void boot_end(bool fill)
 {
+    struct audit_result audit;
+
     boot_end_release_loader(fill);
     boot_end_sections(mm_kernel());
+    if (!mm_audit_again(mm_kernel(), &audit)) /* of what stays */
+        power_end(POWER_TEST_FAILED);
 }

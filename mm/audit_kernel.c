@@ -155,18 +155,24 @@ static void log_class(enum audit_class class_, const struct audit_finding *found
               found->frame);
 }
 
-static void log_result(const struct audit_result *result)
+static void log_classes(const struct audit_result *result, bool all)
+{
+    for (unsigned i = 0; i < AUDIT_CLASSES; i++)
+        if (all || result->found[i].violations > 0)
+            log_class((enum audit_class)i, &result->found[i]);
+}
+
+static void log_verdict(const char *which, const struct audit_result *result)
 {
     char keys[MM_LOG_LINE_MAX];
     size_t length = 0;
 
-    for (unsigned i = 0; i < AUDIT_CLASSES; i++) {
-        log_class((enum audit_class)i, &result->found[i]);
+    for (unsigned i = 0; i < AUDIT_CLASSES; i++)
         length += mm_format(keys + length, sizeof(keys) - length, " %s=%lu", classes[i].key,
                             result->found[i].violations);
-    }
-    mm_info("AUDIT ok=%d violations=%lu leaves=%lu tables=%lu us=%lu%s", result->violations == 0,
-            result->violations, result->leaves, result->tables, result->ns / 1000, keys);
+    mm_info("%s ok=%d violations=%lu leaves=%lu tables=%lu us=%lu%s", which,
+            result->violations == 0, result->violations, result->leaves, result->tables,
+            result->ns / 1000, keys);
 }
 
 /* The addresses from the HHDM's beginning to the end of its last root slot are the HHDM's, since windows
@@ -181,14 +187,12 @@ static paddr_t hhdm_limit(const struct mm *mm, const struct section_list *list)
     return image >= hhdm_end() && image < end ? image : end;
 }
 
-bool mm_audit(struct mm *mm, struct audit_result *result)
+static mm_status_t audit_kernel(struct mm *mm, struct audit_result *result)
 {
     const struct boot_info *boot = &mm->boot;
     struct section_list list = { .mm = mm, .count = 0 };
     paddr_t framebuffer_end = boot->framebuffer_base + boot->framebuffer_bytes;
 
-    if (boot->paging_is_foreign)
-        return true;
     add_sections(&list);
     struct audit_rules rules = {
         .hhdm_offset = hhdm_offset(),
@@ -203,11 +207,30 @@ bool mm_audit(struct mm *mm, struct audit_result *result)
         .guards = visit_guards,
         .guards_context = mm,
     };
-    mm_status_t status = paging_audit(&mm->kernel_space, &rules, result);
+    return paging_audit(&mm->kernel_space, &rules, result);
+}
+
+static bool audit_and_log(struct mm *mm, const char *which, bool all, struct audit_result *result)
+{
+    if (mm->boot.paging_is_foreign)
+        return true;
+    pmm_drain(&mm->pmm); /* a frame in no cache is found free in one look */
+    mm_status_t status = audit_kernel(mm, result);
     if (status != MM_OK) {
         mm_error("no audit of the page tables: %s", mm_status_name(status));
         return false;
     }
-    log_result(result);
+    log_classes(result, all);
+    log_verdict(which, result);
     return result->violations == 0;
+}
+
+bool mm_audit(struct mm *mm, struct audit_result *result)
+{
+    return audit_and_log(mm, "AUDIT", true, result);
+}
+
+bool mm_audit_again(struct mm *mm, struct audit_result *result)
+{
+    return audit_and_log(mm, "AUDIT AGAIN", false, result);
 }

@@ -92,6 +92,10 @@ MM_MUST_USE mm_status_t paging_audit(struct address_space *space, const struct a
  *   Context:    thread of control; after init_memory() for as long as nobody changes mappings. */
 bool mm_audit(struct mm *mm, struct audit_result *result);
 
+/* The same later, when .init is gone and constants are sealed: logs only classes with a violation, and
+ * the verdict as `[MM] AUDIT AGAIN ok=...`. */
+bool mm_audit_again(struct mm *mm, struct audit_result *result);
+
 /* "no frame is writable and executable", ...; and the key in the verdict, "exclusive", ... */
 const char *audit_class_name(enum audit_class class_);
 const char *audit_class_key(enum audit_class class_);
