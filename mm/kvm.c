@@ -128,10 +128,24 @@ static void count_heap(struct kvm *kvm, uint64_t bytes)
     mm_port_unlock(&kvm->lock, saved);
 }
 
+/* Looks at one page of each step, so that a CPU that comes second at a step takes no frames first: where
+ * memory is short, the one that came first may need them. */
+static bool is_committed_in_part(const struct kvm *kvm, vaddr_t base, uint64_t bytes)
+{
+    paddr_t frame;
+
+    for (uint64_t at = 0; at < bytes; at += KVM_HEAP_STEP_BYTES)
+        if (paging_translate(kvm->space, base + at, &frame) == MM_OK)
+            return true;
+    return false;
+}
+
 mm_status_t kvm_heap_commit(struct kvm *kvm, vaddr_t base, uint64_t bytes)
 {
     mm_status_t status = check_heap_range(kvm, base, bytes);
 
+    if (status == MM_OK && is_committed_in_part(kvm, base, bytes))
+        return MM_ALREADY_MAPPED;
     if (status == MM_OK)
         status = kvm_back(kvm->space, base, bytes, 0);
     if (status == MM_OK)

@@ -651,6 +651,10 @@ static void kvm_heap_bad_ranges_are_refused(void **state)
     assert_status(kvm_heap_commit(&kvm, window.base + MM_MIB(2), MM_KIB(64)), MM_ALREADY_MAPPED);
     assert_status(kvm_heap_commit(&kvm, window.base, MM_MIB(4)), MM_ALREADY_MAPPED);
     assert_status(kvm_heap_commit(&kvm, window.base, MM_MIB(32)), MM_ALREADY_MAPPED);
+    /* That is told before a frame is taken: there need not be any. */
+    pmm_fault_inject(&machine.pmm, 1, 1);
+    assert_status(kvm_heap_commit(&kvm, window.base, MM_MIB(4)), MM_ALREADY_MAPPED);
+    pmm_fault_inject(&machine.pmm, 0, 0);
     assert_status(kvm_heap_decommit(&kvm, window.base, MM_MIB(2)), MM_NOT_MAPPED);
     assert_status(kvm_heap_decommit(&kvm, window.base + MM_MIB(2), MM_MIB(4)), MM_NOT_MAPPED);
     assert_status(kvm_heap_decommit(&kvm, window.base + MM_MIB(2), MM_KIB(64)), MM_LARGE_PAGE);
