@@ -340,6 +340,29 @@ static void fault_execute_kvm(void)
         fault_execute((volatile uint8_t *)block);
 }
 
+/* A block above MAX_BLOCK_SIZE has pages of its own between two that are not mapped. */
+static void fault_large_block(bool above)
+{
+    uint64_t bytes = 3 * MAX_BLOCK_SIZE;
+    uint8_t *block = kmalloc(bytes);
+
+    if (block == NULL)
+        return;
+    fault_write((vaddr_t)block);
+    fault_write((vaddr_t)block + bytes - 1);
+    fault_read(above ? (vaddr_t)block + bytes : (vaddr_t)block - 1);
+}
+
+static void fault_large_block_below(void)
+{
+    fault_large_block(false);
+}
+
+static void fault_large_block_above(void)
+{
+    fault_large_block(true);
+}
+
 static void fault_double_free(void)
 {
     void *block = kmalloc(64);
@@ -535,6 +558,8 @@ static const struct {
     { "kvm-guard-above", fault_kvm_guard_above },
     { "kvm-use-after-free", fault_kvm_use_after_free },
     { "execute-kvm", fault_execute_kvm },
+    { "large-block-below", fault_large_block_below },
+    { "large-block-above", fault_large_block_above },
     { "double-free", fault_double_free },
     { "divide", fault_divide },
     { "ud", fault_invalid_opcode },

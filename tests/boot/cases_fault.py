@@ -96,6 +96,8 @@ FAULTS = {
     "kvm-use-after-free": ([READ_ABSENT, at(r"window of blocks \+ 0x[0-9a-f]+, where no block is")], NONE, ONE),
     "execute-kvm": ([FETCH, at(r"block 0x[0-9a-f]+ of 4096 bytes, byte 0"),
                      r"^  frame 0x[0-9a-f]+: usable, used$"], RW, ONE),
+    "large-block-below": ([READ_ABSENT, at(r".*(guard|block).*")], NONE, BOTH),
+    "large-block-above": ([READ_ABSENT, at(r".*(guard|block).*")], NONE, ONE),
     "divide": ([HEAD.format(NO_CODE.format("#DE divide error", 0)), rip("fault_divide")], None, ONE),
     "ud": ([HEAD.format(NO_CODE.format("#UD invalid opcode", 6)), rip("fault_invalid_opcode")], None,
            ONE),
