@@ -49,10 +49,8 @@ void pmm_drain_slot(struct pmm *pmm)
         return;
     uint64_t saved = mm_port_lock(&pmm->lock);
     struct pmm_slot *slot = pmm->slots[index];
-    if (slot != &pmm_absent_slot) {
-        slot_flush_locked(pmm, slot, false, UINT32_MAX, &bugs);
-        slot_flush_locked(pmm, slot, true, UINT32_MAX, &bugs);
-    }
+    if (slot != &pmm_absent_slot)
+        slot_empty_locked(pmm, slot, &bugs);
     mm_port_unlock(&pmm->lock, saved);
     pmm_report_bugs(&bugs);
 }

@@ -152,7 +152,7 @@ struct pmm_slot {
         hint; /* lock: chunk where this slot last found frames (the seed's last-allocated hint) */
     paddr_t entries[SLOT_NONE + 1];
     uint16_t older[SLOT_NONE + 1];
-    uint16_t newest[SLOT_HASH];
+    uint16_t newest[SLOT_HASH] __attribute__((aligned(8)));
 };
 
 static inline uint16_t load_place(const uint16_t *place)
@@ -336,6 +336,7 @@ void slot_push_locked(struct pmm_slot *slot, bool zero, paddr_t address);
 bool slot_is_full_locked(const struct pmm_slot *slot, bool zero);
 
 void slot_compact_locked(struct pmm_slot *slot);
+void slot_empty_locked(struct pmm *pmm, struct pmm_slot *slot, struct pmm_bugs *bugs);
 void slot_refill_locked(struct pmm *pmm, struct pmm_slot *slot);
 void slot_flush_locked(struct pmm *pmm, struct pmm_slot *slot, bool zero, uint32_t count,
                        struct pmm_bugs *bugs);

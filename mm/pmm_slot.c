@@ -67,11 +67,15 @@ static void index_add(struct pmm_slot *slot, uint64_t place, paddr_t address)
     store_place(newest, (uint16_t)place);
 }
 
+typedef uint64_t __attribute__((may_alias)) four_places;
+
 /* Makes the index anew from the entries. */
 static void index_rebuild(struct pmm_slot *slot)
 {
-    for (unsigned i = 0; i < SLOT_HASH; i++)
-        store_place(&slot->newest[i], SLOT_NONE);
+    four_places *newest = (four_places *)slot->newest;
+
+    for (unsigned i = 0; i < SLOT_HASH / 4; i++)
+        __atomic_store_n(&newest[i], SLOT_NONE * 0x0001000100010001u, __ATOMIC_RELAXED);
     for (unsigned zero = 0; zero < 2; zero++) {
         const struct magazine *magazine = magazine_of(slot, zero != 0);
         for (int32_t i = magazine->floor; i < magazine->bottom; i++) {
@@ -215,6 +219,13 @@ void slot_compact_locked(struct pmm_slot *slot)
     (void)magazine_compact_locked(&slot->dirty, entries_of(slot, false), 0);
     (void)magazine_compact_locked(&slot->zero, entries_of(slot, true), 0);
     index_rebuild(slot);
+}
+
+void slot_empty_locked(struct pmm *pmm, struct pmm_slot *slot, struct pmm_bugs *bugs)
+{
+    slot_flush_locked(pmm, slot, false, UINT32_MAX, bugs);
+    slot_flush_locked(pmm, slot, true, UINT32_MAX, bugs);
+    slot_compact_locked(slot);
 }
 
 /* ---- refilling ---- */
@@ -377,11 +388,13 @@ static void finish_taking(struct pmm *pmm, struct pmm_bugs *bugs)
 bool pmm_take_back_locked(struct pmm *pmm, struct pmm_bugs *bugs)
 {
     uint64_t zeroed, before = pmm->stats.free_frames;
-    uint64_t tables = pmm->core->zero_table_count;
-    uint64_t cached = pmm_count_cached_locked(pmm, &zeroed);
+    unsigned own = mm_port_cpu_slot();
 
     take_tables(pmm);
-    if (cached > tables) {
+    if (own < MM_PORT_SLOTS && pmm->slots[own] != &pmm_absent_slot)
+        slot_empty_locked(pmm, pmm->slots[own], bugs);
+    /* Those that look empty need no barrier: a free counts from when it is seen. */
+    if (pmm_count_cached_locked(pmm, &zeroed) > 0) {
         for (unsigned i = 0; i < pmm->core->slots_end; i++) {
             if (pmm->slots[i] == &pmm_absent_slot)
                 continue;
