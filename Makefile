@@ -45,8 +45,8 @@ LOADER_SRCS := $(sort $(wildcard loader/*.c loader/*.S))
 MM_PORT     := $(sort $(wildcard mm/port/x86_64*.c))
 HOSTED_PORT := $(sort $(wildcard mm/port/hosted*.c))
 LINUX_PORT  := $(sort $(wildcard mm/port/linux*.c))
-FORMAT_DIRS := mm mm/port mm/include/mm arch/x86_64 kernel kernel/* loader tools bench \
-               tests/host tests/host/* tests/fuzz tests/boot tests/boot/broken
+FORMAT_DIRS := mm mm/port mm/include/mm arch/x86_64 kernel kernel/* loader tools bench malloc \
+               tests/host tests/host/* tests/fuzz tests/boot tests/boot/broken tests/programs
 FORMAT_SRCS := $(sort $(wildcard $(foreach d,$(FORMAT_DIRS),$(d)/*.[ch] $(d)/*.cc)))
 
 ifneq ($(BREAK),)
@@ -213,6 +213,7 @@ include tests/host/host.mk
 include tests/fuzz/fuzz.mk
 include tests/host/screen/screen_tests.mk
 include bench/bench.mk
+include malloc/malloc.mk
 
 # ---- Tools ---------------------------------------------------------------------------------------
 
