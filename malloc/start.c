@@ -117,8 +117,11 @@ static void drain_slot(unsigned slot)
 
 static bool start_here(void)
 {
+    static const struct boot_lender lender = { malloc_memory_take, malloc_memory_give,
+                                               malloc_memory_given };
     char options[OPTIONS_MAX];
 
+    mm_linux_set_lender(&lender);
     malloc_options_read(options, sizeof(options));
     if (!map_region() || !malloc_memory_init(region.base, region.bytes) ||
         !mello_linux_init(region.base, region.bytes, options))

@@ -418,6 +418,16 @@ static bool commit_in_window(struct kheap *heap, uint64_t bytes, uint64_t *offse
     return false;
 }
 
+/* What has just been committed holds zeroes: the window's always, frames of the HHDM if their lender says so. */
+static bool is_zero_when_taken(struct kheap *heap, uint64_t offset, uint64_t bytes)
+{
+    const struct boot_lender *lender = heap->source.lender;
+
+    if (heap->source.kvm != NULL)
+        return true;
+    return lender != NULL && lender->take((void *)(heap->front.base + offset), bytes);
+}
+
 static bool commit_in_hhdm(struct kheap *heap, uint64_t bytes, uint64_t *offset)
 {
     paddr_t first;
@@ -439,8 +449,12 @@ static void decommit(struct kheap *heap, uint64_t offset, uint64_t bytes)
     mm_port_memory_allocated((void *)(heap->front.base + offset), bytes);
     if (heap->source.kvm != NULL)
         status = kvm_heap_decommit(heap->source.kvm, heap->front.base + offset, bytes);
-    else
+    else if (heap->source.lender != NULL)
+        heap->source.lender->give((void *)(heap->front.base + offset), bytes);
+    if (heap->source.kvm == NULL)
         pmm_free_contiguous(heap->source.pmm, offset, bytes / FRAME_SIZE);
+    if (heap->source.lender != NULL)
+        heap->source.lender->given();
     MM_ASSERT(status == MM_OK);
     (void)status;
     count_frames(heap, -(int64_t)(bytes / FRAME_SIZE));
@@ -469,6 +483,8 @@ static bool next_piece(struct kheap *heap, uint64_t *offset)
 
 static bool add_memory(struct kheap *heap, uint64_t offset, uint64_t bytes)
 {
+    bool zeroed = is_zero_when_taken(heap, offset, bytes);
+
     count_frames(heap, (int64_t)(bytes / FRAME_SIZE));
     if (!make_chunks(heap, offset, bytes)) {
         decommit(heap, offset, bytes);
@@ -476,7 +492,7 @@ static bool add_memory(struct kheap *heap, uint64_t offset, uint64_t bytes)
         return false;
     }
     uint64_t saved = mm_port_lock(&heap->lock);
-    add_memory_locked(heap, offset, bytes, heap->source.kvm != NULL);
+    add_memory_locked(heap, offset, bytes, zeroed);
     mm_port_unlock(&heap->lock, saved);
     return true;
 }
@@ -652,7 +668,7 @@ bool heap_large_take(struct kheap *heap, uint64_t bytes, uint64_t align_bytes, u
                                  : !large_in_hhdm(heap, bytes, align_bytes, offset))
         return false;
     count_frames(heap, (int64_t)(bytes / FRAME_SIZE));
-    *zeroed = heap->source.kvm != NULL;
+    *zeroed = is_zero_when_taken(heap, *offset, bytes);
     if (make_chunks(heap, *offset, bytes)) {
         uint64_t saved = mm_port_lock(&heap->lock);
         count_large_pages_locked(heap, *offset, bytes, true);

@@ -135,8 +135,9 @@ struct heap_cache {
 
 /* Where memory comes from. All run without the heap's lock. */
 struct heap_source {
-    struct pmm *pmm; /* NULL: there is none; the heap has what it was given */
-    struct kvm *kvm; /* NULL: the frames of the pmm at their HHDM address */
+    struct pmm *pmm;                  /* NULL: there is none; the heap has what it was given */
+    struct kvm *kvm;                  /* NULL: the frames of the pmm at their HHDM address */
+    const struct boot_lender *lender; /* without kvm; NULL: nobody wants to know */
 };
 
 struct heap_faults {

@@ -239,7 +239,9 @@ static mm_status_t heap_in_hhdm(struct mm *mm, struct kheap_config *config)
     if (behind > 0)
         pmm_free_contiguous(&mm->pmm, first + before + bytes, behind / FRAME_SIZE);
     config->first = phys_to_virt(first + before);
-    config->first_is_zero = false;
+    config->lender = mm->boot.lender;
+    config->first_is_zero =
+        config->lender != NULL && config->lender->take(config->first, config->first_bytes);
     config->base = hhdm_offset();
     config->bytes = mm_round_up(mm->map.end, LARGE_PAGE_SIZE);
     return MM_OK;

@@ -70,7 +70,7 @@ mm_status_t kheap_create(const struct kheap_config *config, struct kheap **out)
         .first_bytes = config->first_bytes,
         .first_is_zero = config->first_is_zero,
         .space = config->space,
-        .source = { .pmm = config->pmm, .kvm = config->kvm },
+        .source = { .pmm = config->pmm, .kvm = config->kvm, .lender = config->lender },
         .base = config->base,
         .bytes = config->bytes,
     };

@@ -360,6 +360,13 @@ void mm_port_tlb_shootdown(const struct mm_tlb_batch *batch)
 
 /* ---- Start ---- */
 
+static const struct boot_lender *lender;
+
+void mm_linux_set_lender(const struct boot_lender *new_lender)
+{
+    lender = new_lender;
+}
+
 static bool is_usable(const void *base, size_t bytes)
 {
     unsigned bits = mm_cpu_features().physical_bits;
@@ -382,6 +389,7 @@ bool mello_linux_init(void *base, size_t bytes, const char *options)
         .hhdm_offset = (uint64_t)(uintptr_t)base,
         .command_line = command_line,
         .paging_is_foreign = true,
+        .lender = lender,
     };
 
     if (!is_usable(base, bytes))

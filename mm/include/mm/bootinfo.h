@@ -49,6 +49,19 @@ struct boot_symbol {
 #define BOOT_KEEP_MAX  16
 #define BOOT_GUARD_MAX 8
 
+/* Who lends mm its memory, where an operating system stands around it: a heap that lives in the HHDM
+ * says when it gets frames and when it gives them back.
+ *   Context:  no lock of mm is held; any number of CPUs at once. */
+struct boot_lender {
+    /* [start, start + bytes) is about to be used.
+     *   Returns:  true if it holds zeroes. */
+    bool (*take)(void *start, uint64_t bytes);
+    /* It is not used any more and may hold anything; its frames go to the pmm next. */
+    void (*give)(void *start, uint64_t bytes);
+    /* What was given is free in the pmm. */
+    void (*given)(void);
+};
+
 struct boot_info {
     /* The memory map: pointers to its rows, as in the Limine response. memmap_build() permutes the
      * pointers (it sorts them in place); the rows are only read. Both must be mapped. */
@@ -95,6 +108,9 @@ struct boot_info {
     /* Somebody else owns the page tables and control registers: mm leaves them alone, and the heap
      * lives in the HHDM, in contiguous frames. */
     bool paging_is_foreign;
+
+    /* With foreign paging: NULL, or who is told what the heap takes and gives. */
+    const struct boot_lender *lender;
 };
 
 MM_END_DECLS

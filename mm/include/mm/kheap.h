@@ -60,6 +60,7 @@ struct kheap_config {
     struct address_space *space; /* for kheap_to_phys; NULL: the HHDM */
     struct pmm *pmm;             /* where frames come from */
     struct kvm *kvm;             /* the heap's window is its; NULL: frames are used in the HHDM */
+    const struct boot_lender *lender; /* without kvm: is told of what comes and goes; or NULL */
 };
 
 /*   On failure: MM_INVALID_ARGUMENT (first memory too small), MM_OUT_OF_MEMORY. */

@@ -29,6 +29,11 @@ MM_BEGIN_DECLS
  *   Context:    one thread, before others use mm. */
 MM_MUST_USE bool mello_linux_init(void *base, size_t bytes, const char *options);
 
+/* Has this lender (bootinfo.h) told what the heap takes and gives; it must stay. NULL: nobody.
+ *   Context:    before mello_linux_init(). */
+struct boot_lender;
+void mm_linux_set_lender(const struct boot_lender *lender);
+
 /* What stands behind the port's functions; NULL means the default. */
 struct mm_linux_hooks {
     void (*log)(enum mm_log_level level, const char *line); /* default: to standard error */
