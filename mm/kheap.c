@@ -341,6 +341,13 @@ static bool size_is_right(const struct heap_span *span, unsigned index, size_t b
     return bytes <= KHEAP_CLASS_MOST && kheap_class_of(bytes) == span->front.size_class;
 }
 
+/* Wholly free memory goes back where it came from, all but some. */
+static void shrink_if_much(struct kheap *heap)
+{
+    if (__atomic_load_n(&heap->spare_chunks, __ATOMIC_RELAXED) > HEAP_SPARE_CHUNKS)
+        heap_shrink(heap, HEAP_SPARE_CHUNKS);
+}
+
 /* `bytes`: what was asked for, or 0 if the caller does not say. */
 static void slow_free(struct kheap *heap, void *address, size_t bytes, vaddr_t site)
 {
@@ -358,6 +365,7 @@ static void slow_free(struct kheap *heap, void *address, size_t bytes, vaddr_t s
     bool right = span != NULL && heap_block_index(span, (uintptr_t)address, &index, &first);
     if (right && span->guards != 0) {
         heap_guard_free(heap, span, address, bytes, site);
+        shrink_if_much(heap);
         return;
     }
     right = right && first;
@@ -374,8 +382,7 @@ static void slow_free(struct kheap *heap, void *address, size_t bytes, vaddr_t s
         return;
     }
     mm_debug("heap: freed 0x%lx", (uintptr_t)address);
-    if (__atomic_load_n(&heap->spare_chunks, __ATOMIC_RELAXED) > HEAP_SPARE_CHUNKS)
-        heap_shrink(heap, HEAP_SPARE_CHUNKS);
+    shrink_if_much(heap);
 }
 
 void kheap_free(struct kheap *heap, void *block)
