@@ -46,6 +46,11 @@ static long port_syscall(long number, long a, long b, long c, long d)
     return result;
 }
 
+static long membarrier(int command)
+{
+    return port_syscall(SYS_membarrier, command, 0, 0, 0);
+}
+
 /* ---- Log, bug, halt, clock ---- */
 
 static struct mm_linux_hooks hooks;
@@ -214,6 +219,9 @@ static bool has_exit_key(void)
     if (__atomic_compare_exchange_n(&exit_key_state, &state, 1, false, __ATOMIC_ACQ_REL,
                                     __ATOMIC_ACQUIRE)) {
         state = pthread_key_create(&exit_key, thread_exits) == 0 ? 2 : 3;
+        /* quick with one thread; with more the kernel waits for all CPUs, which the barrier would
+         * have to do with a lock held */
+        (void)membarrier(MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED);
         __atomic_store_n(&exit_key_state, state, __ATOMIC_RELEASE);
     }
     return state == 2;
@@ -255,11 +263,6 @@ void mm_linux_after_fork(void)
 }
 
 /* ---- Barrier ---- */
-
-static long membarrier(int command)
-{
-    return port_syscall(SYS_membarrier, command, 0, 0, 0);
-}
 
 /* Without membarrier(2): taking the right to write away from a page that was written makes the
  * kernel interrupt every CPU that runs a thread of this process, to flush its TLB. */
