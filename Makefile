@@ -260,6 +260,7 @@ help:
 	@echo '  core                   $$(BUILD)/mm-core.o: mm/ without its port'
 	@echo '  test-host              builds and runs the host tests: plain and with sanitizers'
 	@echo '  fuzz                   libFuzzer on frames, page tables and heap, FUZZ_SECONDS=8 each'
+	@echo '  mutants                breaks mm on purpose; a named test must see it (minutes)'
 	@echo '  compile_commands.json  for clangd and clang-tidy'
 	@echo '  format, format-check   clang-format: apply, or fail where it would change something'
 	@echo '  clean                  removes $$(BUILD) and compile_commands.json'

@@ -36,3 +36,8 @@ $(FUZZ_PROGRAMS): $(BUILD)/fuzz/%: $(BUILD)/fuzz/tests/fuzz/%.c.o $(FUZZ_OBJS)
 .PHONY: fuzz
 fuzz: $(FUZZ_PROGRAMS)
 	@sh tests/fuzz/run.sh $(FUZZ_SECONDS) $(FUZZ_PROGRAMS)
+
+# Breaks mm on purpose and sees that a named test fails.
+.PHONY: mutants
+mutants:
+	@python3 tests/mutants/run.py --build $(BUILD)
