@@ -63,9 +63,9 @@ def boot_random_place(view, seed):
 
 add("campaign/direct-2T-max", boot_direct, "2T", "max", slow=True)
 # Below, QEMU lays the kernel file over the loader; ./mello refuses such a size.
-for _size in range(3, 17):
+for _size in range(4, 17):
     add(f"campaign/memory-{_size}M", too_small, f"{_size}M", slow=True)
-for _size in range(2304, 4608, 16):
+for _size in range(3648, 4608, 16):
     add(f"campaign/memory-{_size}K", too_small, f"{_size}K", slow=True)
 for _size in SIZES:
     for _cpu in ("qemu64", "max"):

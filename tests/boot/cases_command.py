@@ -38,7 +38,7 @@ USAGE_ERRORS = {
     "memory-empty": ["run", "--headless", "--memory", ""],
     "memory-fraction": ["run", "--headless", "--memory", "1.5G"],
     "memory-1M": ["run", "--headless", "--memory", "1M"],
-    "memory-2M": ["run", "--headless", "--memory", "2M"],
+    "memory-3M": ["run", "--headless", "--memory", "3M"],
     "memory-too-much": ["run", "--headless", "--memory", "99999T"],
     "memory-overflow": ["run", "--headless", "--memory", "18446744073709551680M"],
     "memory-two-words": ["run", "--headless", "--memory", "64M -S"],

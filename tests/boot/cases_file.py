@@ -187,5 +187,5 @@ add("file/base-revision-2-by-key", boot_file, lambda elf: elf.set_base_revision(
     "loader.baserev=2", 2)
 add("file/base-revision-9", boot_file, lambda elf: elf.set_base_revision(9))
 add("file/longer-than-needed", boot_file, one_byte_more)
-for _memory in ("3M", "4M", "6M", *(f"{kb}K" for kb in range(2304, 3456, 64))):
+for _memory in ("4M", "5M", "6M", *(f"{kb}K" for kb in range(3648, 4608, 64))):
     add(f"memory/{_memory}", too_small, _memory)
