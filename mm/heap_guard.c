@@ -62,12 +62,14 @@ static vaddr_t block_end(const struct heap_span *span, unsigned index)
 
 static vaddr_t caller_start(const struct heap_span *span, unsigned index)
 {
-    return block_start(span, index) + record_of(span, index)->front;
+    return block_start(span, index) +
+           __atomic_load_n(&record_of(span, index)->front, __ATOMIC_RELAXED);
 }
 
 static vaddr_t caller_end(const struct heap_span *span, unsigned index)
 {
-    return caller_start(span, index) + record_of(span, index)->asked;
+    return caller_start(span, index) +
+           __atomic_load_n(&record_of(span, index)->asked, __ATOMIC_RELAXED);
 }
 
 static const char *check_zones(const struct heap_span *span, unsigned index, vaddr_t *at)
@@ -278,12 +280,14 @@ static void fill_record(struct kheap *heap, struct heap_span *span, unsigned ind
 {
     uint64_t saved = mm_port_lock(&heap->lock);
 
-    span->records[index] = (struct heap_record){
-        .asked = bytes,
-        .front = layout->front,
-        .serial = ++heap->serial,
-        .alloc_site = site,
-    };
+    struct heap_record *record = &span->records[index];
+
+    /* Atomic, because a report on another CPU may look at the block before. */
+    __atomic_store_n(&record->asked, bytes, __ATOMIC_RELAXED);
+    __atomic_store_n(&record->front, layout->front, __ATOMIC_RELAXED);
+    __atomic_store_n(&record->serial, ++heap->serial, __ATOMIC_RELAXED);
+    __atomic_store_n(&record->alloc_site, site, __ATOMIC_RELAXED);
+    __atomic_store_n(&record->free_site, 0, __ATOMIC_RELAXED);
     mm_port_unlock(&heap->lock, saved);
 }
 
@@ -389,20 +393,20 @@ void heap_guard_flush(struct kheap *heap)
     evict(heap, true);
 }
 
-/* ALLOCATED -> QUARANTINE (or REMOTE: no quarantine), by one CPU only. */
-static bool claim(struct kheap *heap, struct heap_span *span, unsigned index, uint8_t to,
-                  vaddr_t site)
+/* The block becomes the caller's alone, by one CPU only.
+ *   Returns:  the state that it had; KHEAP_BYTE_FREE if it was not allocated. */
+static uint8_t claim(struct kheap *heap, struct heap_span *span, unsigned index, vaddr_t site)
 {
     uint64_t saved = mm_port_lock(&heap->lock);
     uint8_t state = __atomic_load_n(&span->states[index], __ATOMIC_RELAXED);
     bool right = state == KHEAP_BYTE_ALLOCATED || state == KHEAP_BYTE_ALIGNED;
 
     if (right) {
-        span->records[index].free_site = site;
-        __atomic_store_n(&span->states[index], to, __ATOMIC_RELAXED);
+        __atomic_store_n(&span->records[index].free_site, site, __ATOMIC_RELAXED);
+        __atomic_store_n(&span->states[index], KHEAP_BYTE_REMOTE, __ATOMIC_RELAXED);
     }
     mm_port_unlock(&heap->lock, saved);
-    return right;
+    return right ? state : KHEAP_BYTE_FREE;
 }
 
 static void quarantine(struct kheap *heap, struct heap_span *span, unsigned index)
@@ -418,6 +422,7 @@ static void quarantine(struct kheap *heap, struct heap_span *span, unsigned inde
             ring->blocks[last].span = span;
             ring->blocks[last].index = index;
             ring->bytes += heap_span_room(span);
+            __atomic_store_n(&span->states[index], KHEAP_BYTE_QUARANTINE, __ATOMIC_RELAXED);
             added = true;
         }
         mm_port_unlock(&heap->lock, saved);
@@ -442,14 +447,16 @@ void heap_guard_free(struct kheap *heap, struct heap_span *span, void *address, 
                bytes, record_of(span, index)->asked);
         return;
     }
-    const char *wrong = full ? check_zones(span, index, &at) : NULL;
-    if (wrong != NULL) {
-        paint_zones(span, index);
-        heap_report_write(heap, wrong, span, index, at);
+    uint8_t state = claim(heap, span, index, site);
+    if (state == KHEAP_BYTE_FREE) {
+        heap_report_wrong(heap, "kfree", address);
         return;
     }
-    if (!claim(heap, span, index, full ? KHEAP_BYTE_QUARANTINE : KHEAP_BYTE_REMOTE, site)) {
-        heap_report_wrong(heap, "kfree", address);
+    const char *wrong = full ? check_zones(span, index, &at) : NULL;
+    if (wrong != NULL) {
+        heap_report_write(heap, wrong, span, index, at);
+        paint_zones(span, index);
+        __atomic_store_n(&span->states[index], state, __ATOMIC_RELEASE);
         return;
     }
     if (full) {

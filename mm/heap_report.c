@@ -36,9 +36,11 @@ static struct finding finding_of(const struct heap_span *span, unsigned index)
         .bytes = heap_span_room(span),
     };
 
-    if (span->guards != 0 && span->records != NULL && span->records[index].asked != 0) {
-        found.start += span->records[index].front;
-        found.bytes = span->records[index].asked;
+    if (span->guards != 0 && span->records != NULL) {
+        const struct heap_record *record = &span->records[index];
+        uint64_t asked = __atomic_load_n(&record->asked, __ATOMIC_RELAXED);
+        found.start += __atomic_load_n(&record->front, __ATOMIC_RELAXED);
+        found.bytes = asked != 0 ? asked : found.bytes;
     }
     return found;
 }
@@ -139,10 +141,12 @@ static void describe(const struct finding *found, char *text)
     if (span->guards == 0 || span->records == NULL)
         return;
     const struct heap_record *record = &span->records[found->index];
-    if (record->alloc_site != 0)
-        at = add_text(text, at, "; allocated by 0x%lx", record->alloc_site);
-    if (record->free_site != 0)
-        at = add_text(text, at, ", freed by 0x%lx", record->free_site);
+    vaddr_t alloc_site = __atomic_load_n(&record->alloc_site, __ATOMIC_RELAXED);
+    vaddr_t free_site = __atomic_load_n(&record->free_site, __ATOMIC_RELAXED);
+    if (alloc_site != 0)
+        at = add_text(text, at, "; allocated by 0x%lx", alloc_site);
+    if (free_site != 0)
+        at = add_text(text, at, ", freed by 0x%lx", free_site);
 }
 
 static bool is_free_memory(const struct kheap *heap, vaddr_t address)

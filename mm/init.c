@@ -9,6 +9,7 @@
 
 #define HEAP_FIRST_BYTES MM_MIB(16)
 #define LEFT_BESIDE_HEAP MM_KIB(512) /* frames for everybody else, on the smallest machine */
+#define LOW_WATER_PART   64 /* of all frames: fewer are free, and the heap gives back what it can */
 #define CR3_ADDRESS      0x000ffffffffff000u
 
 static struct mm kernel_mm;
@@ -286,6 +287,12 @@ static void start_faults(struct mm *mm)
                 (int)options->fail_bytes, options->fail);
 }
 
+/* Frames run short: what the heap only holds for later goes back. */
+static void heap_gives_back(void *heap)
+{
+    kheap_drain(heap, KHEAP_ALL_SLOTS);
+}
+
 static void start_heap(struct mm *mm)
 {
     struct kheap_config config = { .first_bytes = first_heap_bytes(mm), .pmm = &mm->pmm };
@@ -300,6 +307,8 @@ static void start_heap(struct mm *mm)
     kheap_log_level_changed(mm->heap);
     kheap_record_sites(mm->heap, mm->options.record_sites);
     kheap_set_level(mm->heap, mm->options.full_harden ? KHEAP_FULL : KHEAP_DEFAULT);
+    pmm_set_low_water(&mm->pmm, pmm_stats(&mm->pmm).total_frames / LOW_WATER_PART, heap_gives_back,
+                      mm->heap);
     if (mm->boot.paging_is_foreign)
         start_faults(mm);
 }

@@ -21,9 +21,6 @@
 
 #define CALL_SITE ((vaddr_t)(uintptr_t)__builtin_return_address(0))
 
-/* Larger blocks are cleared by memset, which knows the CPU better. */
-#define CLEAR_INLINE_MOST 512u
-
 /* Stands in until there is a default heap: every cache is absent, no address is inside. */
 static struct kheap_front no_heap = {
     .caches = { [0 ... MM_PORT_SLOT_TABLE - 1] = &heap_absent_cache },
@@ -33,16 +30,6 @@ struct kheap_front *kheap_default_front = &no_heap;
 static struct kheap *heap_of(struct kheap_front *front)
 {
     return front == &no_heap ? NULL : (struct kheap *)(void *)front;
-}
-
-static inline void clear_class(void *block, unsigned size_class)
-{
-    size_t bytes = kheap_class_bytes(size_class);
-
-    if (bytes <= CLEAR_INLINE_MOST)
-        kheap_clear(block, bytes);
-    else
-        memset(block, 0, bytes);
 }
 
 /* ---- creating ---- */
@@ -191,7 +178,7 @@ static void *class_block(struct kheap *heap, unsigned slot, unsigned size_class,
     void *block = (void *)(entry.block & ~(uintptr_t)1);
     mm_port_memory_allocated(block, kheap_class_bytes(size_class));
     if (clear && (entry.block & 1) == 0)
-        clear_class(block, size_class);
+        kheap_clear_class(block, size_class);
     return block;
 }
 
@@ -234,7 +221,8 @@ static void *slow_alloc(struct kheap *heap, size_t bytes, size_t align_bytes, bo
     return block;
 }
 
-static inline void *alloc_front(struct kheap_front *front, size_t bytes, bool clear, vaddr_t site)
+static inline __attribute__((always_inline)) void *
+alloc_front(struct kheap_front *front, size_t bytes, bool clear, vaddr_t site)
 {
     if (__builtin_expect(bytes - 1 < KHEAP_CLASS_MOST, 1)) {
         unsigned size_class = kheap_class_of(bytes);
@@ -242,7 +230,7 @@ static inline void *alloc_front(struct kheap_front *front, size_t bytes, bool cl
         void *block = kheap_pop(kheap_cache_here(front), size_class, &zeroed);
         if (__builtin_expect(block != NULL, 1)) {
             if (clear && !zeroed)
-                clear_class(block, size_class);
+                kheap_clear_class(block, size_class);
             return block;
         }
     }
@@ -530,8 +518,11 @@ mm_status_t kheap_to_phys(struct kheap *heap, const void *address, size_t bytes,
 
 void kheap_drain(struct kheap *heap, unsigned slot)
 {
-    if (!context_is_forbidden("kheap_drain"))
-        heap_caches_drain(heap, slot, mm_port_cpu_slot());
+    if (context_is_forbidden("kheap_drain"))
+        return;
+    if (slot == KHEAP_ALL_SLOTS)
+        heap_guard_flush(heap);
+    heap_caches_drain(heap, slot, mm_port_cpu_slot());
 }
 
 /* The caches are on when nothing has to see each call. */

@@ -82,7 +82,8 @@ void *kheap_alloc_aligned(struct kheap *heap, size_t bytes, size_t align_bytes);
 
 /* Makes a block larger or smaller, in place where possible; it may move, and then it has its content
  * up to the smaller of the two sizes and the alignment that kheap_alloc_aligned() gave it.
- *   Content:    behind the old content zeroes, up to kheap_size().
+ *   Content:    behind the old content zeroes, up to kheap_size(); if the block was not zeroed when it
+ *               was made, anything up to its old kheap_size().
  *   Returns:    the block. NULL block: as kheap_alloc. 0 bytes: frees the block, NULL.
  *   On failure: NULL, and the old block is as before; NULL too, with a report, if it is no block. */
 void *kheap_realloc(struct kheap *heap, void *block, size_t bytes);

@@ -19,13 +19,17 @@
 #include <mm/port_slot.h>
 #include <mm/types.h>
 
+#ifdef __cplusplus
+#include <cstring>
+#endif
+
 MM_BEGIN_DECLS
 
-/* Size classes: 16 to 128 bytes by 16, eight for each doubling up to 8 KiB, then by 4 KiB up to
- * 64 KiB; those hold one block to a span. */
-#define KHEAP_CLASSES     70u
-#define KHEAP_CLASS_LARGE 56u /* the first of one block to a span */
-#define KHEAP_CLASS_MOST  MM_KIB(64)
+/* Size classes: 16 to 128 bytes by 16, then eight for each doubling. */
+#define KHEAP_CLASSES 80u
+#define KHEAP_CLASS_LARGE                                                                          \
+    56u /* the first of more than 8 KiB: few blocks to a span, few in a cache */
+#define KHEAP_CLASS_MOST MM_KIB(64)
 
 #define KHEAP_CHUNK_SHIFT 21u
 #define KHEAP_CHUNK_PAGES 512u
@@ -37,6 +41,9 @@ enum {
     KHEAP_BYTE_REMOTE,
     KHEAP_BYTE_QUARANTINE,
 };
+
+/* Compilers find these too long, but most of it falls away where they are used. */
+#define KHEAP_INLINE static inline __attribute__((always_inline))
 
 /* What a cache holds of a block. Bit 0 of `block`: it holds zeroes. */
 struct kheap_entry {
@@ -61,11 +68,12 @@ struct kheap_cache {
 /* A run of pages cut into blocks of one size, or one large block. */
 struct kheap_span {
     uint64_t base;
-    uint32_t owner;      /* atomic; changed with the lock */
-    uint32_t reciprocal; /* 2^32 / block_bytes, rounded up */
-    uint32_t block_bytes;
+    uint32_t owner;       /* atomic; changed with the lock */
+    uint32_t block_bytes; /* odd << shift */
+    uint64_t inverse;     /* of the odd part, modulo 2^64 */
     uint16_t size_class;
     uint16_t blocks;
+    uint32_t shift;
     uint8_t *states; /* one for each block */
 };
 
@@ -84,36 +92,32 @@ struct kheap_front {
 extern struct kheap_front *kheap_default_front; /* never NULL; atomic */
 
 /* The class of `bytes` (1 ... KHEAP_CLASS_MOST). */
-static inline unsigned kheap_class_of(size_t bytes)
+KHEAP_INLINE unsigned kheap_class_of(size_t bytes)
 {
     size_t last = bytes - 1;
 
     if (last < 128)
         return (unsigned)(last >> 4);
-    if (last >= MM_KIB(8))
-        return KHEAP_CLASS_LARGE - 2 + (unsigned)(last >> 12);
     unsigned power = 63u - (unsigned)__builtin_clzll(last);
     return (power - 7) * 8 + (unsigned)(last >> (power - 3));
 }
 
 /* The size of the blocks of a class. */
-static inline size_t kheap_class_bytes(unsigned size_class)
+KHEAP_INLINE size_t kheap_class_bytes(unsigned size_class)
 {
     if (size_class < 8)
         return (size_t)(size_class + 1) << 4;
-    if (size_class >= KHEAP_CLASS_LARGE)
-        return (size_t)(size_class - KHEAP_CLASS_LARGE + 3) << 12;
     return (size_t)(size_class % 8 + 9) << (size_class / 8 + 3);
 }
 
-static inline struct kheap_cache *kheap_cache_here(const struct kheap_front *front)
+KHEAP_INLINE struct kheap_cache *kheap_cache_here(const struct kheap_front *front)
 {
     return __atomic_load_n(&front->caches[mm_port_slot()], __ATOMIC_RELAXED);
 }
 
 /* Clears a block of a class: `bytes` is a multiple of 16, not 0.
  *   The empty asm keeps the compiler from making a call of memset out of the loop. */
-static inline void kheap_clear(void *block, size_t bytes)
+KHEAP_INLINE void kheap_clear(void *block, size_t bytes)
 {
 #if defined(__SSE2__)
     typedef long long kheap_vector __attribute__((vector_size(16), may_alias));
@@ -145,8 +149,26 @@ static inline void kheap_clear(void *block, size_t bytes)
 #endif
 }
 
+/* Where vector registers are at hand memset() is quicker from some size on; without, a loop of plain
+ * stores holds out longer against its call. */
+#if defined(__SSE2__)
+#define KHEAP_CLEAR_MOST 128u
+#else
+#define KHEAP_CLEAR_MOST 512u
+#endif
+
+KHEAP_INLINE void kheap_clear_class(void *block, unsigned size_class)
+{
+    size_t bytes = kheap_class_bytes(size_class);
+
+    if (bytes <= KHEAP_CLEAR_MOST)
+        kheap_clear(block, bytes);
+    else
+        memset(block, 0, bytes);
+}
+
 /* Takes a block of the class out of this slot's cache; NULL if the slow path must decide. */
-static inline void *kheap_pop(struct kheap_cache *cache, unsigned size_class, bool *zeroed)
+KHEAP_INLINE void *kheap_pop(struct kheap_cache *cache, unsigned size_class, bool *zeroed)
 {
     struct kheap_magazine *magazine = &cache->classes[size_class];
     int32_t at;
@@ -161,10 +183,20 @@ static inline void *kheap_pop(struct kheap_cache *cache, unsigned size_class, bo
     return (void *)(block & ~(uintptr_t)1);
 }
 
+/* inside / block_bytes if that leaves no rest and `inside` is not negative; else a number far beyond all
+ * blocks: multiplying by the inverse divides exactly, and the rotation moves bits that should be 0 to
+ * the top. */
+KHEAP_INLINE uint64_t kheap_exact_index(uint64_t inside, const struct kheap_span *span)
+{
+    uint64_t product = inside * span->inverse;
+
+    return product >> span->shift | product << (64 - span->shift) % 64;
+}
+
 /* Gives a block of this slot's own spans to its cache; false if the slow path must decide: nothing
  * has changed then.
  *   `known_class`: KHEAP_CLASSES, or the class that the block must have. */
-static inline bool kheap_push(struct kheap_front *front, void *block, unsigned known_class)
+KHEAP_INLINE bool kheap_push(struct kheap_front *front, void *block, unsigned known_class)
 {
     struct kheap_cache *cache = kheap_cache_here(front);
     uint64_t offset = (uintptr_t)block - front->base;
@@ -186,8 +218,8 @@ static inline bool kheap_push(struct kheap_front *front, void *block, unsigned k
     if (known_class != KHEAP_CLASSES && __builtin_expect(size_class != known_class, 0))
         return false;
     uint64_t inside = (uintptr_t)block - span->base;
-    uint64_t index = inside * span->reciprocal >> 32;
-    if (__builtin_expect(index * span->block_bytes != inside || index >= span->blocks, 0))
+    uint64_t index = kheap_exact_index(inside, span);
+    if (__builtin_expect(index >= span->blocks, 0))
         return false;
     uint8_t *state = &span->states[index];
     struct kheap_magazine *magazine = &cache->classes[size_class];
@@ -208,7 +240,7 @@ void *kheap_slow_alloc(struct kheap_front *front, size_t bytes);
 void kheap_slow_free(struct kheap_front *front, void *block, size_t bytes);
 
 /* kmalloc() of a constant: class and size are known when it is compiled. */
-static inline void *kheap_alloc_constant(size_t bytes)
+KHEAP_INLINE void *kheap_alloc_constant(size_t bytes)
 {
     struct kheap_front *front = __atomic_load_n(&kheap_default_front, __ATOMIC_RELAXED);
     unsigned size_class = kheap_class_of(bytes);
@@ -217,11 +249,11 @@ static inline void *kheap_alloc_constant(size_t bytes)
 
     if (__builtin_expect(block == NULL, 0))
         return kheap_slow_alloc(front, bytes);
-    kheap_clear(block, kheap_class_bytes(size_class));
+    kheap_clear_class(block, size_class);
     return block;
 }
 
-static inline void kheap_free_constant(void *block, size_t bytes)
+KHEAP_INLINE void kheap_free_constant(void *block, size_t bytes)
 {
     struct kheap_front *front = __atomic_load_n(&kheap_default_front, __ATOMIC_RELAXED);
 
