@@ -73,8 +73,8 @@ def no_warning(view, cmdline):
 
 def low_memory(view):
     """mm.lowmem=on gives the frames below 1 MiB, and not frame 0."""
-    before = boot_ok(view, "").ready()
-    after = boot_ok(view, "mm.lowmem=on")
+    before = boot_ok(view, "", "128M").ready()  # enough for the heap to begin with the same size
+    after = boot_ok(view, "mm.lowmem=on", "128M")
     check_story(after)
     gained = after.ready()["free_kb"] - before["free_kb"]
     expect(gained == (0x9F000 - 0x1000) >> 10, f"free_kb grew by {gained}")
