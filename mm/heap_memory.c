@@ -512,15 +512,18 @@ static bool grow(struct kheap *heap, uint64_t bytes)
     step = PIECE_BYTES;
     while (step < bytes)
         step *= 2;
+    bool committed = false;
     if (in_window && step == PIECE_BYTES && next_piece(heap, &offset)) {
-        /* Another CPU may have been quicker with this piece: its memory will do. */
+        /* MM_ALREADY_MAPPED: another CPU was quicker, or the code that this handler interrupted, which adds
+         * the piece only when the handler is over. So nobody waits for it. */
         mm_status_t status = kvm_heap_commit(heap->source.kvm, heap->front.base + offset, step);
-        if (status != MM_OK)
-            return status == MM_ALREADY_MAPPED;
-    } else if (in_window ? !commit_in_window(heap, step, &offset)
-                         : !commit_in_hhdm(heap, step, &offset)) {
-        return false;
+        if (status != MM_OK && status != MM_ALREADY_MAPPED)
+            return false;
+        committed = status == MM_OK;
     }
+    if (!committed &&
+        !(in_window ? commit_in_window(heap, step, &offset) : commit_in_hhdm(heap, step, &offset)))
+        return false;
     return add_memory(heap, offset, step);
 }
 
