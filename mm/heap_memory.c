@@ -267,6 +267,29 @@ static bool make_chunks(struct kheap *heap, uint64_t offset, uint64_t bytes)
     return true;
 }
 
+/* Makes the chunks of [offset, offset + bytes) and takes the lock. Another CPU that gives back the last
+ * memory of a chunk drops it as long as ours does not count: then they are made again.
+ *   Returns:    true and the lock held, *saved for its release.
+ *   On failure: false without the lock, as make_chunks(). */
+static bool make_chunks_and_lock(struct kheap *heap, uint64_t offset, uint64_t bytes,
+                                 uint64_t *saved)
+{
+    uint64_t end = offset + bytes;
+
+    while (make_chunks(heap, offset, bytes)) {
+        bool all = true;
+
+        *saved = mm_port_lock(&heap->lock);
+        for (uint64_t at = mm_round_down(offset, HEAP_CHUNK_BYTES); at < end;
+             at += HEAP_CHUNK_BYTES)
+            all = all && is_chunk(heap_chunk_at(heap, at));
+        if (all)
+            return true;
+        mm_port_unlock(&heap->lock, *saved);
+    }
+    return false;
+}
+
 /* Takes chunks out of the table that hold nothing any more; `behind`: what stands there then. */
 static void drop_empty_chunks_locked(struct kheap *heap, uint64_t offset, uint64_t bytes,
                                      struct heap_chunk *behind)
@@ -486,12 +509,12 @@ static bool add_memory(struct kheap *heap, uint64_t offset, uint64_t bytes)
     bool zeroed = is_zero_when_taken(heap, offset, bytes);
 
     count_frames(heap, (int64_t)(bytes / FRAME_SIZE));
-    if (!make_chunks(heap, offset, bytes)) {
+    uint64_t saved;
+    if (!make_chunks_and_lock(heap, offset, bytes, &saved)) {
         decommit(heap, offset, bytes);
         unreserve(heap, offset, bytes);
         return false;
     }
-    uint64_t saved = mm_port_lock(&heap->lock);
     add_memory_locked(heap, offset, bytes, zeroed);
     mm_port_unlock(&heap->lock, saved);
     return true;
@@ -672,8 +695,8 @@ bool heap_large_take(struct kheap *heap, uint64_t bytes, uint64_t align_bytes, u
         return false;
     count_frames(heap, (int64_t)(bytes / FRAME_SIZE));
     *zeroed = is_zero_when_taken(heap, *offset, bytes);
-    if (make_chunks(heap, *offset, bytes)) {
-        uint64_t saved = mm_port_lock(&heap->lock);
+    uint64_t saved;
+    if (make_chunks_and_lock(heap, *offset, bytes, &saved)) {
         count_large_pages_locked(heap, *offset, bytes, true);
         heap->region_bytes += bytes;
         mm_port_unlock(&heap->lock, saved);
