@@ -360,6 +360,7 @@ static void stress_of_the_same_blocks(void **state)
     for (unsigned round = 0; round < 4; round++)
         for (size_t threads = 2; threads <= THREADS_MAX; threads *= 2) {
             free_the_same(threads, KHEAP_DEFAULT);
+            free_the_same(threads, KHEAP_FULL);
         }
 }
 
