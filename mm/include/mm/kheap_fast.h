@@ -19,10 +19,6 @@
 #include <mm/port_slot.h>
 #include <mm/types.h>
 
-#ifdef __cplusplus
-#include <cstring>
-#endif
-
 MM_BEGIN_DECLS
 
 /* Size classes: 16 to 128 bytes by 16, then eight for each doubling. */
@@ -164,7 +160,7 @@ KHEAP_INLINE void kheap_clear_class(void *block, unsigned size_class)
     if (bytes <= KHEAP_CLEAR_MOST)
         kheap_clear(block, bytes);
     else
-        memset(block, 0, bytes);
+        __builtin_memset(block, 0, bytes);
 }
 
 /* Takes a block of the class out of this slot's cache; NULL if the slow path must decide. */
