@@ -214,7 +214,7 @@ static void chunk_memory_give_locked(struct kheap *heap, struct heap_chunk *chun
 static void chunk_start(struct heap_chunk *chunk, uint64_t offset)
 {
     chunk->offset = offset;
-    chunk->pooled = chunk->kept = false;
+    chunk->pooled = chunk->kept = chunk->growing = false;
     chunk->large_pages = 0;
     chunk->dirty_end = 0;
     heap_list_init(&chunk->link);
@@ -483,7 +483,9 @@ static void decommit(struct kheap *heap, uint64_t offset, uint64_t bytes)
     count_frames(heap, -(int64_t)(bytes / FRAME_SIZE));
 }
 
-/* The rest of a chunk that was begun with pieces: the window's next piece lies behind the last. */
+/* The rest of a chunk that was begun with pieces: the window's next piece lies behind the last. The chunk is
+ * the caller's until add_memory() or leave_piece(): an interrupt handler that needs memory, too, begins
+ * another chunk instead of waiting for the code that it interrupted. */
 static bool next_piece(struct kheap *heap, uint64_t *offset)
 {
     bool found = false;
@@ -494,14 +496,24 @@ static bool next_piece(struct kheap *heap, uint64_t *offset)
         for (struct heap_link *link = head->next; !found && link != head; link = link->next) {
             struct heap_chunk *chunk = HEAP_OF(link, struct heap_chunk, link);
             uint64_t at = chunk->buddy.present_bytes;
-            if (!chunk->pooled || chunk->kept || at % PIECE_BYTES != 0 || at >= HEAP_CHUNK_BYTES)
+            if (!chunk->pooled || chunk->kept || chunk->growing || at % PIECE_BYTES != 0 ||
+                at >= HEAP_CHUNK_BYTES)
                 continue;
+            chunk->growing = true;
             *offset = chunk->offset + at;
             found = true;
         }
     }
     mm_port_unlock(&heap->lock, saved);
     return found;
+}
+
+static void leave_piece(struct kheap *heap, uint64_t offset)
+{
+    uint64_t saved = mm_port_lock(&heap->lock);
+
+    heap_chunk_at(heap, offset)->growing = false;
+    mm_port_unlock(&heap->lock, saved);
 }
 
 static bool add_memory(struct kheap *heap, uint64_t offset, uint64_t bytes)
@@ -516,6 +528,7 @@ static bool add_memory(struct kheap *heap, uint64_t offset, uint64_t bytes)
         return false;
     }
     add_memory_locked(heap, offset, bytes, zeroed);
+    heap_chunk_at(heap, offset)->growing = false;
     mm_port_unlock(&heap->lock, saved);
     return true;
 }
@@ -535,18 +548,15 @@ static bool grow(struct kheap *heap, uint64_t bytes)
     step = PIECE_BYTES;
     while (step < bytes)
         step *= 2;
-    bool committed = false;
     if (in_window && step == PIECE_BYTES && next_piece(heap, &offset)) {
-        /* MM_ALREADY_MAPPED: another CPU was quicker, or the code that this handler interrupted, which adds
-         * the piece only when the handler is over. So nobody waits for it. */
-        mm_status_t status = kvm_heap_commit(heap->source.kvm, heap->front.base + offset, step);
-        if (status != MM_OK && status != MM_ALREADY_MAPPED)
+        if (kvm_heap_commit(heap->source.kvm, heap->front.base + offset, step) != MM_OK) {
+            leave_piece(heap, offset);
             return false;
-        committed = status == MM_OK;
-    }
-    if (!committed &&
-        !(in_window ? commit_in_window(heap, step, &offset) : commit_in_hhdm(heap, step, &offset)))
+        }
+    } else if (in_window ? !commit_in_window(heap, step, &offset)
+                         : !commit_in_hhdm(heap, step, &offset)) {
         return false;
+    }
     return add_memory(heap, offset, step);
 }
 
@@ -563,7 +573,8 @@ static struct heap_chunk *find_spare_locked(struct kheap *heap)
     for (unsigned list = HEAP_CHUNK_LISTS; list > 0; list--) {
         struct heap_link *head = &heap->chunks[list - 1];
         for (struct heap_link *link = head->next; link != head; link = link->next)
-            if (is_spare(HEAP_OF(link, struct heap_chunk, link)))
+            if (is_spare(HEAP_OF(link, struct heap_chunk, link)) &&
+                !HEAP_OF(link, struct heap_chunk, link)->growing)
                 return HEAP_OF(link, struct heap_chunk, link);
     }
     return NULL;

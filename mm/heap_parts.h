@@ -114,6 +114,7 @@ struct heap_chunk {
     uint64_t dirty_end;    /* pages from here on (bytes in the chunk) still hold zeroes */
     bool pooled;           /* has memory in the buddy system; else only pages of large blocks */
     bool kept;             /* of the first memory: never given back */
+    bool growing;          /* somebody is committing its next piece: others leave it alone */
     uint32_t large_pages;  /* pages of large blocks */
     uint64_t buddy_state[];
 };

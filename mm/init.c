@@ -9,6 +9,7 @@
 
 #define HEAP_FIRST_BYTES MM_MIB(16)
 #define LEFT_BESIDE_HEAP MM_KIB(512) /* frames for everybody else, on the smallest machine */
+#define HEAP_LEAST_BYTES MM_KIB(256)
 #define LOW_WATER_PART   64 /* of all frames: fewer are free, and the heap gives back what it can */
 #define CR3_ADDRESS      0x000ffffffffff000u
 
@@ -207,18 +208,23 @@ static void start_windows(struct mm *mm)
 
 /* ---- heap ---- */
 
-/* 16 MB, or a quarter of what is free on a small machine, in whole MB, at least one. */
+/* 16 MB, or a quarter of what is free on a small machine, in whole MB, at least one; on the smallest
+ * 256 KB. */
 static uint64_t first_heap_bytes(struct mm *mm)
 {
     uint64_t free_bytes = pmm_stats(&mm->pmm).free_frames * FRAME_SIZE;
     uint64_t quarter = mm_round_down(free_bytes / 4, MAX_BLOCK_SIZE);
 
-    if (free_bytes < MAX_BLOCK_SIZE + LEFT_BESIDE_HEAP)
+    uint64_t least = mm->boot.paging_is_foreign ? MAX_BLOCK_SIZE : HEAP_LEAST_BYTES;
+
+    if (free_bytes < least + LEFT_BESIDE_HEAP)
         mm_fatal("too little memory: %lu KB free, the heap and what it leaves take %lu KB",
-                 free_bytes >> 10, (MAX_BLOCK_SIZE + LEFT_BESIDE_HEAP) >> 10);
+                 free_bytes >> 10, (least + LEFT_BESIDE_HEAP) >> 10);
     if (quarter > HEAP_FIRST_BYTES)
         return HEAP_FIRST_BYTES;
-    return quarter == 0 ? MAX_BLOCK_SIZE : quarter;
+    if (quarter == 0)
+        return free_bytes < MAX_BLOCK_SIZE + LEFT_BESIDE_HEAP ? least : MAX_BLOCK_SIZE;
+    return quarter;
 }
 
 /* Contiguous frames whose HHDM address is aligned to the largest block, also where the HHDM offset is
@@ -302,8 +308,11 @@ static void start_heap(struct mm *mm)
     if (status == MM_OK)
         status = kheap_create(&config, &mm->heap);
     if (status != MM_OK)
-        mm_fatal("no heap of %lu MB: %s", config.first_bytes >> 20, mm_status_name(status));
-    mm_info("Heap: %lu MB at 0x%lx", config.first_bytes >> 20, (uintptr_t)config.first);
+        mm_fatal("no heap of %lu KB: %s", config.first_bytes >> 10, mm_status_name(status));
+    bool in_mb = mm_is_aligned(config.first_bytes, MM_MIB(1));
+    mm_info("Heap: %lu %s at 0x%lx, %lu KB of state beside it",
+            config.first_bytes >> (in_mb ? 20 : 10), in_mb ? "MB" : "KB", (uintptr_t)config.first,
+            kheap_stats(mm->heap).frames * FRAME_SIZE >> 10);
     kheap_log_level_changed(mm->heap);
     kheap_record_sites(mm->heap, mm->options.record_sites);
     kheap_set_level(mm->heap, mm->options.full_harden ? KHEAP_FULL : KHEAP_DEFAULT);

@@ -215,8 +215,8 @@ def check_device(log, leaves):
 
 def check_heap(log, leaves):
     """The heap's pages: as many as it says, RW-, in memory that is the allocator's to give."""
-    match = log.only(r"\[MM\] Heap: (\d+) MB at 0x([0-9a-f]+)")
-    base, size = int(match[2], 16), int(match[1]) << 20
+    match = log.only(r"\[MM\] Heap: (\d+) (MB|KB) at 0x([0-9a-f]+), .*")
+    base, size = int(match[3], 16), int(match[1]) << (20 if match[2] == "MB" else 10)
     heap = [leaf for leaf in leaves if base <= leaf.virt < base + size]
     expect(merged((leaf.virt, leaf.virt + leaf.size) for leaf in heap) == [(base, base + size)],
            "the heap is not mapped in one piece")

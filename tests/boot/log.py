@@ -235,12 +235,13 @@ def check_frames(log, ready):
     """What READY calls free is what was free at first, less page tables and heap."""
     frames = log.only(r"\[MM\] Frames: (\d+) free, (\d+) reserved, in (\d+) ranges; .*")
     tables = log.only(r"\[MM\] Page tables: \d levels, (\d+) KB, .*")
-    heap = log.only(r"\[MM\] Heap: (\d+) MB at 0x[0-9a-f]+")
+    heap = log.only(r"\[MM\] Heap: (\d+) (MB|KB) at 0x[0-9a-f]+, (\d+) KB of state beside it")
+    heap_kb = int(heap[1]) * (1024 if heap[2] == "MB" else 1) + int(heap[3])
     total = (int(frames[1]) + int(frames[2])) * 4
     expect(total == size_of(log.extents(RAM)) >> 10, f"{frames[0]}: {total} KB in all")
     runs = len(log.extents(RAM))
     expect(ready["ranges"] == int(frames[3]) == runs, f"{runs} ranges: {frames[0]}, {ready}")
-    left = int(frames[1]) * 4 - int(tables[1]) - int(heap[1]) * 1024 - ready["free_kb"]
+    left = int(frames[1]) * 4 - int(tables[1]) - heap_kb - ready["free_kb"]
     state = 96 + (8 * ready["total_kb"] >> 20)  # the heap's table of 2 MiB places: 8 KB for 1 GiB
     expect(0 <= left <= state, f"{left} KB are neither free nor page tables nor heap: {ready}")
 
