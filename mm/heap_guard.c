@@ -442,11 +442,13 @@ void heap_guard_free(struct kheap *heap, struct heap_span *span, void *address, 
         heap_report_wrong(heap, "kfree", address);
         return;
     }
-    if (bytes != 0 && bytes != record_of(span, index)->asked) {
+    if (bytes != 0 && bytes != __atomic_load_n(&record_of(span, index)->asked, __ATOMIC_RELAXED)) {
         mm_bug("kfree_sized of 0x%lx with %lu bytes, which is a block of %lu", (uintptr_t)address,
                bytes, record_of(span, index)->asked);
         return;
     }
+    /* The record may be gone afterwards. */
+    uint64_t asked = __atomic_load_n(&record_of(span, index)->asked, __ATOMIC_RELAXED);
     uint8_t state = claim(heap, span, index, site);
     if (state == KHEAP_BYTE_FREE) {
         heap_report_wrong(heap, "kfree", address);
@@ -465,5 +467,5 @@ void heap_guard_free(struct kheap *heap, struct heap_span *span, void *address, 
     } else {
         put_back(heap, span, index);
     }
-    mm_debug("heap: freed 0x%lx", (uintptr_t)address);
+    mm_debug("heap: freed %lu bytes at 0x%lx", asked, (uintptr_t)address);
 }

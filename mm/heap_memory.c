@@ -524,7 +524,7 @@ static bool add_memory(struct kheap *heap, uint64_t offset, uint64_t bytes)
     uint64_t saved;
     if (!make_chunks_and_lock(heap, offset, bytes, &saved)) {
         decommit(heap, offset, bytes);
-        unreserve(heap, offset, bytes);
+        unreserve(heap, offset, bytes); /* a piece never comes here: its chunk is there */
         return false;
     }
     add_memory_locked(heap, offset, bytes, zeroed);

@@ -357,6 +357,7 @@ static void slow_free(struct kheap *heap, void *address, size_t bytes, vaddr_t s
         return;
     }
     right = right && first;
+    uint64_t room = right ? heap_span_room(span) : 0; /* the span may be gone afterwards */
     if (right && !size_is_right(span, index, bytes)) {
         mm_bug("kfree_sized of 0x%lx with %lu bytes, which is a block of %lu", (uintptr_t)address,
                bytes, heap_span_room(span));
@@ -369,7 +370,7 @@ static void slow_free(struct kheap *heap, void *address, size_t bytes, vaddr_t s
         heap_report_wrong(heap, "kfree", address);
         return;
     }
-    mm_debug("heap: freed 0x%lx", (uintptr_t)address);
+    mm_debug("heap: freed %lu bytes at 0x%lx", room, (uintptr_t)address);
     shrink_if_much(heap);
 }
 
