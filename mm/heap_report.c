@@ -149,11 +149,14 @@ static void describe(const struct finding *found, char *text)
         at = add_text(text, at, ", freed by 0x%lx", free_site);
 }
 
-static bool is_free_memory(const struct kheap *heap, vaddr_t address)
+static bool is_free_memory(struct kheap *heap, vaddr_t address)
 {
     struct kheap_peek peek;
+    uint64_t saved = mm_port_lock(&heap->lock);
+    bool is_free = kheap_peek(heap, address, &peek) && peek.what == KHEAP_FREE;
 
-    return kheap_peek(heap, address, &peek) && peek.what == KHEAP_FREE;
+    mm_port_unlock(&heap->lock, saved);
+    return is_free;
 }
 
 void heap_report_wrong(struct kheap *heap, const char *what, const void *address)

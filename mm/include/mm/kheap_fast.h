@@ -79,6 +79,9 @@ struct kheap_chunk {
 
 /* The beginning of struct kheap. */
 struct kheap_front {
+    /* What every call reads stands at the end of a page, where few blocks begin: a CPU holds a load back
+     * behind a store to the same place of another page. */
+    uint8_t unused[3968];
     uint64_t base;
     uint64_t bytes;
     struct kheap_chunk **table; /* atomic entries; NULL: none */
