@@ -5,9 +5,9 @@
  *   found_2m_N    processes come and go while 95 % is taken, then end until N % is left; how much of
  *                 what is free then can be had as blocks of 2 MiB
  *
- * A process takes between 256 and 32768 frames in bursts of 1 to 4096, in turns with others, lives for a while and
- * gives all of them back. Between the bursts single frames come and go on their own, a hundredth of
- * memory. All subjects see the same processes. */
+ * A process takes between 256 and 32768 frames in bursts of 1 to 4096, in turns with others,
+ * lives for a while and gives all of them back. Between the bursts single frames come and go on
+ * their own, a hundredth of memory. All subjects see the same processes. */
 #include "bench/frames.h"
 
 #include <stdlib.h>

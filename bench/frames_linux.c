@@ -6,9 +6,11 @@
  *   get:  CPU's list  --empty: 63 pages-->  buddy (split)
  *   put:  CPU's list  --378 reached: 63 oldest-->  buddy (merge)
  *
- * The CPU's list has a lock of its own, which is tried for (Linux 6.2); it is never held by others here.
- * Left out, in its favour: watermarks, migrate types, accounting, preemption. Blocks of 2 MiB go to the buddy system directly, as before Linux 5.13, which got a CPU's list for them, too.
- * Written for this benchmark after the published description; no line of it is Linux's. */
+ * The CPU's list has a lock of its own, which is tried for (Linux 6.2); it is never held by
+ * others here. Left out, in its favour: watermarks, migrate types, accounting, preemption. Blocks
+ * of 2 MiB go to the buddy system directly, as before Linux 5.13, which got a CPU's list for
+ * them, too. Written for this benchmark after the published description; no line of it is
+ * Linux's. */
 #include "bench/frames.h"
 
 #include <string.h>

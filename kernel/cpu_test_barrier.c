@@ -6,9 +6,10 @@
  *     compiler barrier                             mm_port_cpu_barrier()
  *     seen := word      a plain load               found := place
  *
- * The owner's load may be done before its store is visible: that is the x86 memory model, and why the
- * fast path of a cache is fast. With the barrier, an owner that did not see k yet in its turn n - 1 must
- * have been found at n - 1 or later; without it, the thief finds older turns. Invariant: an owner notes the first turn in which it saw k before it says that it has. */
+ * The owner's load may be done before its store is visible: that is the x86 memory model, and why
+ * the fast path of a cache is fast. With the barrier, an owner that did not see k yet in its turn
+ * n - 1 must have been found at n - 1 or later; without it, the thief finds older turns.
+ * Invariant: an owner notes the first turn in which it saw k before it says that it has. */
 #include "kernel/cpu_test_parts.h"
 #include "kernel/smp.h"
 #include <mm/port.h>

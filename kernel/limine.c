@@ -7,10 +7,10 @@
  *
  * A loader that does not know revision 3 leaves the tag as it is and boots all the same; its
  * answers mean the same to us, but for the RSDP (physical in revision 3, in the direct map in all
- * others). Responses lie in memory that is given back at the end of the boot: what must survive is
- * copied here; the memory map's rows, which can be many, are kept until mm has made its own of them. Invariants: a pointer of the loader is
- * checked before it is followed; a required answer that is missing or cannot be true is one error
- * line and the end. */
+ * others). Responses lie in memory that is given back at the end of the boot: what must survive
+ * is copied here; the memory map's rows, which can be many, are kept until mm has made its own of
+ * them. Invariants: a pointer of the loader is checked before it is followed; a required answer
+ * that is missing or cannot be true is one error line and the end. */
 #include "kernel/limine.h"
 #include "kernel/boot.h"
 #include "kernel/console.h"

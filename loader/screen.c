@@ -4,9 +4,10 @@
  *   pixels   | 8 x 16 glyph, scaled | ...      a framebuffer that firmware or bochs.c has set up
  *   text     | code, colours | ...             VGA text mode
  *
- * Only the message of a failed boot is drawn here, one cell away from the edges: a boot that works
- * leaves the screen to the kernel. The cells are counted, not stored; nothing is scrolled, because one message fits. Glyphs
- * (font.awk) exist for the printable ASCII characters, all others are shown as '?'. */
+ * Only the message of a failed boot is drawn here, one cell away from the edges: a boot that
+ * works leaves the screen to the kernel. The cells are counted, not stored; nothing is scrolled,
+ * because one message fits. Glyphs (font.awk) exist for the printable ASCII characters, all
+ * others are shown as '?'. */
 #include "loader/screen.h"
 
 #define GLYPH_WIDTH   8u

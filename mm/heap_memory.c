@@ -441,7 +441,8 @@ static bool commit_in_window(struct kheap *heap, uint64_t bytes, uint64_t *offse
     return false;
 }
 
-/* What has just been committed holds zeroes: the window's always, frames of the HHDM if their lender says so. */
+/* What has just been committed holds zeroes: the window's always, frames of the HHDM if their
+ * lender says so. */
 static bool is_zero_when_taken(struct kheap *heap, uint64_t offset, uint64_t bytes)
 {
     const struct boot_lender *lender = heap->source.lender;

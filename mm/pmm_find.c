@@ -4,10 +4,10 @@
  *      chunks   | low zone, below 4 GiB           | high zone                 |
  *      order      3: partly used  4: wholly free    1: partly used  2: wholly free
  *
- * Memory below 4 GiB is kept for devices that reach no further. Partly used chunks come first, so that
- * whole ones stay whole for 2 MiB blocks; but the caches pass over MIXED ones as long as there are
- * others, because the fast free does not work for frames beside special ones. Chunks of page tables are touched last; their free frames are
- * then everybody's.
+ * Memory below 4 GiB is kept for devices that reach no further. Partly used chunks come first, so
+ * that whole ones stay whole for 2 MiB blocks; but the caches pass over MIXED ones as long as
+ * there are others, because the fast free does not work for frames beside special ones. Chunks of
+ * page tables are touched last; their free frames are then everybody's.
  *
  * A block is found by one pass over the chunks that have free frames at all: neighbouring free frames
  * make a run, which goes on from chunk to chunk inside one range. */

@@ -138,10 +138,11 @@ static inline uint64_t slot_hash(paddr_t address)
  *   entries[place]                the frame's address
  *   older[place]                  the place of the next older one with that hash, or SLOT_NONE
  *
- * Places 0..255 are of the dirty magazine, the others of the zero one. A stack gives back the youngest
- * first, so pop sets newest[] to what older[] says, as a rule. (In
- * an array of its own, so that a pop behind a push waits for one store, not for two.) Entries that another CPU has taken
- * are left in the index until the owner compacts; slot_holds() knows them by their place. */
+ * Places 0..255 are of the dirty magazine, the others of the zero one. A stack gives back the
+ * youngest first, so pop sets newest[] to what older[] says, as a rule. (In an array of its own,
+ * so that a pop behind a push waits for one store, not for two.) Entries that another CPU has
+ * taken are left in the index until the owner compacts; slot_holds() knows them by their
+ * place. */
 struct pmm_slot {
     struct magazine dirty;
     struct magazine zero;
@@ -301,7 +302,8 @@ bool side_ensure_locked(struct pmm *pmm, uint32_t count);
  * is easy. CHUNK_NONE if nothing is free outside the caches. */
 uint64_t pmm_find_chunk_locked(struct pmm *pmm, uint64_t hint, bool plain);
 
-/* Marks up to `most` (not 0) free frames of the chunk used, lowest first; opens it if need be. masks[w] are those of its word w.
+/* Marks up to `most` (not 0) free frames of the chunk used, lowest first; opens it if need be.
+ * masks[w] are those of its word w.
  *   Returns:  how many. */
 uint64_t pmm_claim_locked(struct pmm *pmm, struct pmm_range *range, uint64_t chunk, uint64_t most,
                           uint64_t masks[CHUNK_WORDS]);
