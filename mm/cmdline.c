@@ -202,6 +202,8 @@ static bool read_leaks(const struct mm_cmdline_word *word, struct mm_options *op
 
 static bool read_fail(const struct mm_cmdline_word *word, struct mm_options *options)
 {
+    if (word->value_bytes == 0)
+        return false;
     options->fail = word->value;
     options->fail_bytes = word->value_bytes;
     return true;

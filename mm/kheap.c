@@ -324,6 +324,9 @@ static bool size_is_right(const struct heap_span *span, unsigned index, size_t b
         return true;
     if (__atomic_load_n(&span->states[index], __ATOMIC_RELAXED) == KHEAP_BYTE_ALIGNED)
         return bytes <= heap_span_room(span);
+    /* One page is the least: a small block in it has an alignment that no class has. */
+    if (span->front.size_class == HEAP_CLASS_RUN && heap_span_room(span) == PAGE_SIZE)
+        return bytes <= PAGE_SIZE;
     if (span->front.size_class == HEAP_CLASS_RUN)
         return bytes > KHEAP_CLASS_MOST && bytes <= heap_span_room(span);
     return bytes <= KHEAP_CLASS_MOST && kheap_class_of(bytes) == span->front.size_class;
@@ -458,6 +461,10 @@ static void *resize(struct kheap *heap, void *block, size_t bytes, vaddr_t site)
     }
     uint8_t *moved = align > 16 ? slow_alloc(heap, bytes, align, false, site)
                                 : alloc_front(&heap->front, bytes, false, site);
+    if (moved == NULL && bytes <= old) {
+        memset((uint8_t *)block + bytes, 0, old - bytes);
+        return block;
+    }
     if (moved == NULL)
         return NULL;
     size_t kept = old < bytes ? old : bytes;

@@ -77,13 +77,16 @@ void *kheap_alloc(struct kheap *heap, size_t bytes);
 void *kheap_alloc_nozero(struct kheap *heap, size_t bytes);
 
 /* A zeroed block aligned to `align_bytes`, a power of two up to KHEAP_ALIGN_MAX.
- *   Returns:    as kheap_alloc; NULL without a line for any other alignment. */
+ *   Returns:    as kheap_alloc; NULL without a line for any other alignment.
+ *   Cost:       memory of `bytes`. Only in a heap in the HHDM whose offset is less aligned than that
+ *               (a process that gave mm any pages): up to `align_bytes` more, all of it cleared. */
 void *kheap_alloc_aligned(struct kheap *heap, size_t bytes, size_t align_bytes);
 
 /* Makes a block larger or smaller, in place where possible; it may move, and then it has its content
  * up to the smaller of the two sizes and the alignment that kheap_alloc_aligned() gave it.
  *   Content:    behind the old content zeroes, up to kheap_size(); if the block was not zeroed when it
- *               was made, anything up to its old kheap_size().
+ *               was made, anything up to its old kheap_size(). A block that gets smaller stays where
+ *               it is if there is no memory to move it.
  *   Returns:    the block. NULL block: as kheap_alloc. 0 bytes: frees the block, NULL.
  *   On failure: NULL, and the old block is as before; NULL too, with a report, if it is no block. */
 void *kheap_realloc(struct kheap *heap, void *block, size_t bytes);
