@@ -437,7 +437,7 @@ REFUSED = {
     "unknown": (["run", "--firmware", "coreboot"], "coreboot"),
     "debug": (["debug", "--firmware", "bios"], "no such option"),
     "uefi-63M": (["run", "--headless", "--firmware", "uefi", "--memory", "63M"], "OVMF.*64M"),
-    "bios-4M": (["run", "--headless", "--firmware", "bios", "--memory", "4M"], "GRUB.*5M"),
+    "bios-5M": (["run", "--headless", "--firmware", "bios", "--memory", "5M"], "GRUB.*6M"),
     "quote": (["run", "--headless", "--firmware", "bios", "--cmdline", "a='b'"], "quotes"),
     "iso-quote": (["iso", "--cmdline", 'a="b"'], "quotes"),
     "iso-argument": (["iso", "disk"], "disk"),
@@ -454,7 +454,7 @@ for _size in ("8M", "512M", "5G"):
     add(f"iso/bios-{_size}", boot_firmware, "bios", _size)
 for _size in ("64M", "5G"):
     add(f"iso/uefi-{_size}", boot_firmware, "uefi", _size)
-for _size in ("5M", "64M", "64G", "1T", "4T"):
+for _size in ("6M", "64M", "64G", "1T", "4T"):
     add(f"iso/bios-{_size}", boot_firmware, "bios", _size, slow=True)
 for _size in ("512M", "64G", "512G", "1T"):
     add(f"iso/uefi-{_size}", boot_firmware, "uefi", _size, slow=True)
