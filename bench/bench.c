@@ -173,6 +173,8 @@ int main(int argument_count, char **arguments)
     for (struct bench_suite *suite = bench_suites(); suite != NULL; suite = suite->next)
         if (is_wanted(&options, suite))
             ran &= run_suite(&bench, &options, suite);
+    if (bench.row_count == 0 && bench.workload != NULL)
+        wrong_usage("no workload has this in its name", bench.workload);
     for (unsigned i = 0; i < bench.note_count; i++)
         printf("note: %s\n", bench.notes[i]);
     if (options.json != NULL)
