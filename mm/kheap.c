@@ -324,9 +324,6 @@ static bool size_is_right(const struct heap_span *span, unsigned index, size_t b
         return true;
     if (__atomic_load_n(&span->states[index], __ATOMIC_RELAXED) == KHEAP_BYTE_ALIGNED)
         return bytes <= heap_span_room(span);
-    /* One page is the least: a small block in it has an alignment that no class has. */
-    if (span->front.size_class == HEAP_CLASS_RUN && heap_span_room(span) == PAGE_SIZE)
-        return bytes <= PAGE_SIZE;
     if (span->front.size_class == HEAP_CLASS_RUN)
         return bytes > KHEAP_CLASS_MOST && bytes <= heap_span_room(span);
     return bytes <= KHEAP_CLASS_MOST && kheap_class_of(bytes) == span->front.size_class;
@@ -433,6 +430,9 @@ static bool fits_in_place(const struct heap_span *span, size_t bytes)
 {
     if (span->guards != 0)
         return false;
+    /* One page is the least: a small block in it has an alignment that no class has. */
+    if (span->front.size_class == HEAP_CLASS_RUN && heap_span_room(span) == PAGE_SIZE)
+        return bytes <= PAGE_SIZE;
     if (span->front.size_class == HEAP_CLASS_RUN)
         return bytes > KHEAP_CLASS_MOST && bytes <= heap_span_room(span) &&
                bytes > heap_span_room(span) - heap_span_room(span) / 8;

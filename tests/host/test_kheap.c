@@ -812,6 +812,28 @@ static void blocks_of_both_levels_live_side_by_side(void **state)
     assert_all_free();
 }
 
+static void kheap_realloc_to_less_never_fails(void **state)
+{
+    struct kheap_faults all = { .every = 1 };
+    unsigned char *aligned, *run;
+
+    (void)state;
+    heap_set_up(MM_MIB(4));
+    aligned = kheap_alloc_aligned(heap, 24, MM_KIB(64));
+    assert_ptr_equal(kheap_realloc(heap, aligned, 24), aligned);
+    run = kheap_alloc(heap, MM_KIB(200));
+    memset(run, 0x5a, kheap_size(heap, run));
+    kheap_inject(heap, &all);
+    assert_ptr_equal(kheap_realloc(heap, run, 10), run);
+    assert_null(kheap_realloc(heap, run, MM_KIB(400)));
+    kheap_inject(heap, NULL);
+    assert_int_equal(run[9], 0x5a);
+    assert_true(is_zero(run + 10, kheap_size(heap, run) - 10));
+    kheap_free(heap, run);
+    kheap_free(heap, aligned);
+    assert_all_free();
+}
+
 /* ---- Leaks ---- */
 
 /* One call site, whatever the compiler makes of a loop around it. */
@@ -1130,6 +1152,7 @@ int main(void)
         TEST(kheap_init_refuses_bad_regions),
         TEST(kheap_alloc_of_any_size_fits_is_aligned_and_zero),
         TEST(kheap_alloc_aligned_is_aligned),
+        TEST(kheap_realloc_to_less_never_fails),
         TEST(kheap_realloc_keeps_content_and_zeroes_the_rest),
         TEST(kheap_alloc_of_0_bytes_is_null_without_a_line),
         TEST(kheap_alloc_of_too_much_is_null_with_one_line),
