@@ -56,8 +56,10 @@ static void set_up(void)
     paddr_t base;
 
     machine_set_up_simple(&machine, MM_MIB(32));
-    assert_ok(pmm_alloc_contiguous(&machine.pmm, 1024, MM_MIB(1), PMM_NO_LIMIT, &base));
-    assert_ok(kheap_init(phys_to_virt(base), MM_MIB(4), NULL, &heap));
+    /* Room for what the caches of all threads hold: an allocation in a small heap can meet the moment in
+     * which another thread has taken back what it needs. */
+    assert_ok(pmm_alloc_contiguous(&machine.pmm, 4096, MM_MIB(1), PMM_NO_LIMIT, &base));
+    assert_ok(kheap_init(phys_to_virt(base), MM_MIB(16), NULL, &heap));
     assert_ok(paging_init(&space, &machine.pmm, &features));
     bugs = violations = errors = torn_lines = 0;
     hooks.log = on_log;
