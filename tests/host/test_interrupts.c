@@ -10,9 +10,8 @@
  * number, set by compare-and-exchange right after an allocation and cleared right before a free; the
  * memory itself is stamped too. ThreadSanitizer runs this program too. */
 #define _GNU_SOURCE /* gettid, SIGEV_THREAD_ID */
-#include "support.h"
+#include "threads.h"
 
-#include <pthread.h>
 #include <signal.h>
 #include <string.h>
 #include <time.h>
@@ -291,23 +290,6 @@ static uint64_t frame_owners[MM_MIB(17) / FRAME_SIZE];
 #define GRANULE 16 /* of the smallest blocks */
 static uint64_t granule_owners[MM_MIB(4) / GRANULE];
 static unsigned wrong, bugs, logged, runs[MM_PORT_LEVELS];
-static pthread_barrier_t barrier;
-
-static void count(unsigned *counter)
-{
-    __atomic_fetch_add(counter, 1, __ATOMIC_RELAXED);
-}
-
-static unsigned counted(const unsigned *counter)
-{
-    return __atomic_load_n(counter, __ATOMIC_RELAXED);
-}
-
-static uint64_t next_random(uint64_t *random)
-{
-    *random = *random * 6364136223846793005u + 1442695040888963407u;
-    return *random >> 33;
-}
 
 static void own(uint64_t *word, uint64_t from, uint64_t to)
 {
@@ -445,14 +427,14 @@ static void *stress_body(void *argument)
     (void)argument;
     if (number == 0 || number > THREADS)
         count(&wrong);
-    pthread_barrier_wait(&barrier);
+    threads_meet();
     low = timer_start(SIGUSR1, 70000);
     high = timer_start(SIGUSR2, 110000);
     for (unsigned i = 0; i < rounds; i++)
         work();
     timer_delete(low);
     timer_delete(high);
-    pthread_barrier_wait(&barrier);
+    threads_meet();
     return NULL;
 }
 
@@ -502,18 +484,11 @@ static void stress_set_up(uint64_t seed, bool with_log)
 
 static void run_stress(void)
 {
-    pthread_t threads[THREADS];
-
-    assert_int_equal(pthread_barrier_init(&barrier, NULL, THREADS), 0);
     assert_true(hosted_interrupt_attach(0, SIGUSR1, low_handler));
     assert_true(hosted_interrupt_attach(1, SIGUSR2, work));
-    for (size_t i = 0; i < THREADS; i++)
-        assert_int_equal(pthread_create(&threads[i], NULL, stress_body, NULL), 0);
-    for (size_t i = 0; i < THREADS; i++)
-        assert_int_equal(pthread_join(threads[i], NULL), 0);
+    threads_run(THREADS, stress_body);
     hosted_interrupt_detach(0);
     hosted_interrupt_detach(1);
-    pthread_barrier_destroy(&barrier);
 }
 
 static void judge_stress(const struct pmm_stats *before)

@@ -3,9 +3,9 @@
  * owner; a block that all free, of which one may win; a heap that grows in interrupt handlers.
  * ThreadSanitizer runs this program too. Threads only count; what they counted is judged after they are
  * joined. */
+#include "threads.h"
 #include "walker.h"
 
-#include <pthread.h>
 #include <signal.h>
 #include <string.h>
 
@@ -15,16 +15,6 @@ static struct machine machine;
 static struct address_space space;
 static struct kvm kvm;
 static unsigned bugs, errors;
-
-static void count(unsigned *counter)
-{
-    __atomic_fetch_add(counter, 1, __ATOMIC_RELAXED);
-}
-
-static unsigned counted(const unsigned *counter)
-{
-    return __atomic_load_n(counter, __ATOMIC_RELAXED);
-}
 
 static void on_bug(const char *line)
 {
@@ -59,22 +49,6 @@ static void set_up(void)
     hooks.bug = on_bug;
     hooks.violation = on_violation;
     hosted_set_hooks(&hooks);
-}
-
-static void run_threads(void *(*body)(void *))
-{
-    pthread_t threads[THREADS];
-
-    for (size_t i = 0; i < THREADS; i++)
-        assert_int_equal(pthread_create(&threads[i], NULL, body, (void *)(i + 1)), 0);
-    for (size_t i = 0; i < THREADS; i++)
-        assert_int_equal(pthread_join(threads[i], NULL), 0);
-}
-
-static uint64_t next_random(uint64_t *state)
-{
-    *state = *state * 6364136223846793005u + 1442695040888963407u;
-    return *state >> 33;
 }
 
 static unsigned rounds(unsigned usual)
@@ -187,7 +161,7 @@ static void kvm_threads_share_no_page(void **state)
     (void)state;
     set_up();
     before = pmm_stats(&machine.pmm);
-    run_threads(windows_body);
+    threads_run(THREADS, windows_body);
     assert_int_equal(counted(&errors), 0);
     assert_int_equal(counted(&bugs), 0);
     assert_int_equal(pmm_stats(&machine.pmm).used_frames, before.used_frames);
@@ -204,13 +178,12 @@ static void kvm_threads_share_no_page(void **state)
 #define SHARED 100u
 
 static vaddr_t blocks[SHARED], tops[SHARED];
-static pthread_barrier_t barrier;
 
 static void *free_the_same_body(void *argument)
 {
     (void)argument;
     for (size_t i = 0; i < SHARED; i++) {
-        pthread_barrier_wait(&barrier);
+        threads_meet();
         kvm_free(&kvm, blocks[i]);
         kvm_free_stack(&kvm, tops[i]);
     }
@@ -228,9 +201,7 @@ static void kvm_threads_free_the_same_and_one_wins(void **state)
         assert_ok(kvm_alloc(&kvm, PAGE_SIZE * (1 + i % 3), 0, &blocks[i]));
         assert_ok(kvm_alloc_stack(&kvm, MM_KIB(16), &tops[i]));
     }
-    assert_int_equal(pthread_barrier_init(&barrier, NULL, THREADS), 0);
-    run_threads(free_the_same_body);
-    pthread_barrier_destroy(&barrier);
+    threads_run(THREADS, free_the_same_body);
     assert_int_equal(counted(&errors), 0);
     assert_int_equal(counted(&bugs), 2 * SHARED * (THREADS - 1));
     assert_int_equal(pmm_stats(&machine.pmm).used_frames, before.used_frames);

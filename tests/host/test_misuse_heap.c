@@ -6,9 +6,8 @@
  *         ^ underflow            ^ interior                ^ overflow
  *
  * Writes into freed blocks are left out under AddressSanitizer, which would see them first. */
-#include "support.h"
+#include "threads.h"
 
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -500,7 +499,6 @@ static void heap_calls_in_an_nmi_are_reported(void **state)
 #define SHARED 40u
 
 static unsigned char *shared[SHARED];
-static pthread_barrier_t barrier;
 
 static void count_bug_of_threads(const char *line)
 {
@@ -511,7 +509,7 @@ static void count_bug_of_threads(const char *line)
 static void *free_all_body(void *argument)
 {
     (void)argument;
-    pthread_barrier_wait(&barrier);
+    threads_meet();
     for (size_t i = 0; i < SHARED; i++)
         kheap_free(heap, shared[i]);
     return NULL;
@@ -522,7 +520,6 @@ static void *free_all_body(void *argument)
 static void free_by_two(void)
 {
     struct hosted_hooks hooks = *support_hooks();
-    pthread_t threads[2];
     size_t count = size <= 256 * 1024 ? SHARED : 4;
 
     for (size_t i = 0; i < SHARED; i++)
@@ -530,12 +527,7 @@ static void free_by_two(void)
     hooks.bug = count_bug_of_threads;
     hosted_set_hooks(&hooks);
     reported = 0;
-    assert_int_equal(pthread_barrier_init(&barrier, NULL, 2), 0);
-    for (size_t i = 0; i < 2; i++)
-        assert_int_equal(pthread_create(&threads[i], NULL, free_all_body, NULL), 0);
-    for (size_t i = 0; i < 2; i++)
-        assert_int_equal(pthread_join(threads[i], NULL), 0);
-    pthread_barrier_destroy(&barrier);
+    threads_run(2, free_all_body);
     kheap_drain(heap, KHEAP_ALL_SLOTS);
     hosted_set_hooks(support_hooks());
     assert_int_equal(reported, count);

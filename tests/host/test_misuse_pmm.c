@@ -3,9 +3,8 @@
  * nothing changes. The default level reports a second free at once if this slot has the frame or the
  * bitmap says free, else at the latest when the second copy goes back; the full level at once, from
  * any slot. Rows that a status answers change nothing either. */
-#include "support.h"
+#include "threads.h"
 
-#include <pthread.h>
 #include <string.h>
 
 static struct machine machine;
@@ -363,12 +362,11 @@ static void second_free_in_a_handler_is_reported_in_the_end(void **state)
 #define SHARED 300u
 
 static paddr_t shared[SHARED];
-static pthread_barrier_t barrier;
 
 static void *free_all_body(void *argument)
 {
     (void)argument;
-    pthread_barrier_wait(&barrier);
+    threads_meet();
     for (size_t i = 0; i < SHARED; i++)
         pmm_free_frame(pmm, shared[i]);
     return NULL;
@@ -378,7 +376,6 @@ static void *free_all_body(void *argument)
 static void free_by_two_cpus_takes_effect_once(void **state)
 {
     struct hosted_hooks hooks = *support_hooks();
-    pthread_t threads[2];
 
     (void)state;
     set_up(&(struct pmm_config){ .full_harden = true });
@@ -387,12 +384,7 @@ static void free_by_two_cpus_takes_effect_once(void **state)
     hooks.bug = count_bug;
     hosted_set_hooks(&hooks);
     reported = 0;
-    assert_int_equal(pthread_barrier_init(&barrier, NULL, 2), 0);
-    for (size_t i = 0; i < 2; i++)
-        assert_int_equal(pthread_create(&threads[i], NULL, free_all_body, NULL), 0);
-    for (size_t i = 0; i < 2; i++)
-        assert_int_equal(pthread_join(threads[i], NULL), 0);
-    pthread_barrier_destroy(&barrier);
+    threads_run(2, free_all_body);
     assert_int_equal(reported, SHARED);
     assert_unchanged();
 }

@@ -8,9 +8,9 @@
  *
  * Every scenario runs as it is (no stale use) and with the IPI to one CPU left out (that CPU, and no
  * other, must use a stale entry). ThreadSanitizer runs this program too: threads only count. */
+#include "threads.h"
 #include "walker.h"
 
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -23,18 +23,7 @@
 static struct machine machine;
 static struct address_space space;
 static struct mm_cpu_features features;
-static pthread_barrier_t barrier;
 static unsigned violations, wrong;
-
-static void count(unsigned *counter)
-{
-    __atomic_fetch_add(counter, 1, __ATOMIC_RELAXED);
-}
-
-static unsigned counted(const unsigned *counter)
-{
-    return __atomic_load_n(counter, __ATOMIC_RELAXED);
-}
 
 static void on_violation(const char *what)
 {
@@ -57,31 +46,14 @@ static void set_up(void)
     hosted_set_hooks(&hooks);
 }
 
-static void threads_start(pthread_t *threads, size_t total, void *(*body)(void *))
-{
-    for (size_t i = 0; i < total; i++)
-        assert_int_equal(pthread_create(&threads[i], NULL, body, (void *)i), 0);
-}
-
-static void threads_join(const pthread_t *threads, size_t total)
-{
-    for (size_t i = 0; i < total; i++)
-        assert_int_equal(pthread_join(threads[i], NULL), 0);
-}
-
-static void barrier_set(unsigned total)
-{
-    assert_int_equal(pthread_barrier_init(&barrier, NULL, total), 0);
-}
-
 /* ---- Slots ---- */
 
 static unsigned slots[MM_PORT_MAX_CPUS];
 
 static void *slot_body(void *argument)
 {
-    slots[(size_t)argument] = mm_port_cpu_slot();
-    pthread_barrier_wait(&barrier);
+    slots[(size_t)argument - 1] = mm_port_cpu_slot();
+    threads_meet();
     return NULL;
 }
 
@@ -89,14 +61,10 @@ static void *slot_body(void *argument)
 static void slots_of_threads_differ(void **state)
 {
     bool seen[9 * MM_PORT_LEVELS] = { false };
-    pthread_t threads[8];
 
     (void)state;
     assert_int_equal(mm_port_cpu_slot(), 0);
-    barrier_set(8);
-    threads_start(threads, 8, slot_body);
-    threads_join(threads, 8);
-    pthread_barrier_destroy(&barrier);
+    threads_run(8, slot_body);
     seen[0] = true;
     for (size_t i = 0; i < 8; i++) {
         assert_true(slots[i] < 9 * MM_PORT_LEVELS && slots[i] % MM_PORT_LEVELS == 0);
@@ -110,13 +78,13 @@ static void slots_are_given_back_at_exit(void **state)
     pthread_t thread;
 
     (void)state;
-    barrier_set(1);
+    threads_meet_begin(1);
     for (size_t i = 0; i < 3 * MM_PORT_MAX_CPUS; i++) {
         threads_start(&thread, 1, slot_body);
         threads_join(&thread, 1);
         assert_int_equal(slots[0], MM_PORT_LEVELS);
     }
-    pthread_barrier_destroy(&barrier);
+    threads_meet_end();
 }
 
 /* In a process of its own: as many threads as there may be, then one more, which ends it. */
@@ -125,15 +93,14 @@ static void start_too_many(void)
     pthread_t thread;
 
     (void)mm_port_cpu_slot();
-    if (pthread_barrier_init(&barrier, NULL, MM_PORT_MAX_CPUS) != 0)
-        _exit(1);
+    threads_meet_begin(MM_PORT_MAX_CPUS);
     for (size_t i = 1; i < MM_PORT_MAX_CPUS; i++)
         if (pthread_create(&thread, NULL, slot_body, (void *)i) != 0)
             _exit(2);
     while (hosted_cpu_count() < MM_PORT_MAX_CPUS)
         usleep(1000);
     (void)!write(STDERR_FILENO, "all are there\n", 14);
-    (void)pthread_create(&thread, NULL, slot_body, NULL);
+    (void)pthread_create(&thread, NULL, slot_body, (void *)MM_PORT_MAX_CPUS);
     pthread_join(thread, NULL);
     _exit(3);
 }
@@ -284,15 +251,15 @@ static void touch_all(unsigned access)
 
 static void *scenario_body(void *argument)
 {
-    size_t self = (size_t)argument;
+    size_t self = (size_t)argument - 1;
 
     hosted_cpu()->ignore_shootdown = self == left_out;
     paging_activate(&space, &features);
     touch_all(HOSTED_READ);
     if (hosted_cpu()->stale_uses != 0)
         count(&wrong);
-    pthread_barrier_wait(&barrier);
-    pthread_barrier_wait(&barrier);
+    threads_meet();
+    threads_meet();
     touch_all(scenario->access);
     stale_uses[self] = hosted_cpu()->stale_uses;
     served[self] = hosted_cpu()->shootdowns_served;
@@ -308,14 +275,14 @@ static void run_scenario(const struct scenario *which, size_t leave_out)
     left_out = leave_out;
     scenario->map();
     touch_all(HOSTED_READ);
-    barrier_set(OTHERS + 1);
+    threads_meet_begin(OTHERS + 1);
     threads_start(threads, OTHERS, scenario_body);
-    pthread_barrier_wait(&barrier);
+    threads_meet();
     scenario->change();
     touch_all(scenario->access);
-    pthread_barrier_wait(&barrier);
+    threads_meet();
     threads_join(threads, OTHERS);
-    pthread_barrier_destroy(&barrier);
+    threads_meet_end();
     assert_int_equal(counted(&wrong), 0);
     assert_int_equal(hosted_cpu()->stale_uses, 0);
 }
@@ -373,8 +340,8 @@ static void *batch_body(void *argument)
     paging_activate(&space, &features);
     for (unsigned i = 0; i < PAGES; i++)
         (void)hosted_cpu_access(V + i * PAGE_SIZE, HOSTED_READ, NULL);
-    pthread_barrier_wait(&barrier);
-    pthread_barrier_wait(&barrier);
+    threads_meet();
+    threads_meet();
     for (unsigned i = 0; i < PAGES; i++) {
         uint64_t before = hosted_cpu()->stale_uses;
 
@@ -393,17 +360,17 @@ static void shoot_at(const struct mm_tlb_batch *batch)
 
     set_up();
     assert_ok(paging_map_range(&space, V, MM_MIB(4), PAGES * PAGE_SIZE, RW | PAGING_GLOBAL));
-    barrier_set(2);
+    threads_meet_begin(2);
     threads_start(&thread, 1, batch_body);
-    pthread_barrier_wait(&barrier);
+    threads_meet();
     saved = mm_port_lock(&space.lock);
     for (unsigned i = 0; i < PAGES; i++)
         *leaf_entry_of(V + i * PAGE_SIZE) &= ~(uint64_t)2;
     mm_port_tlb_shootdown(batch);
     mm_port_unlock(&space.lock, saved);
-    pthread_barrier_wait(&barrier);
+    threads_meet();
     threads_join(&thread, 1);
-    pthread_barrier_destroy(&barrier);
+    threads_meet_end();
 }
 
 static void shootdown_drops_the_pages_of_the_batch(void **state)
@@ -468,12 +435,6 @@ static void shootdown_out_of_contract_is_a_violation(void **state)
 static unsigned changers_left, ok_accesses;
 static uint64_t seed;
 
-static uint64_t next_random(uint64_t *state)
-{
-    *state = *state * 6364136223846793005u + 1442695040888963407u;
-    return *state >> 33;
-}
-
 static vaddr_t page_of(uint64_t index)
 {
     return V + index / 4 % WINDOWS * MM_MIB(2) + index % 4 * PAGE_SIZE;
@@ -515,7 +476,7 @@ static void *changer_body(void *argument)
     unsigned rounds = support_is_sanitized() ? 1000 : 4000;
 
     paging_activate(&space, &features);
-    pthread_barrier_wait(&barrier);
+    threads_meet();
     for (unsigned i = 0; i < rounds; i++) {
         change_one(&random);
         use_one(next_random(&random) % (4 * WINDOWS), HOSTED_WRITE);
@@ -527,13 +488,13 @@ static void *changer_body(void *argument)
 static void *user_body(void *argument)
 {
     uint64_t random = seed * 100 + 50 + (uintptr_t)argument;
-    size_t self = (uintptr_t)argument - CHANGERS;
+    size_t self = (uintptr_t)argument - 1 - CHANGERS;
 
     hosted_cpu()->ignore_shootdown = self == left_out;
     paging_activate(&space, &features);
     for (uint64_t i = 0; i < 4 * WINDOWS; i++)
         use_one(i, HOSTED_READ);
-    pthread_barrier_wait(&barrier);
+    threads_meet();
     while (__atomic_load_n(&changers_left, __ATOMIC_ACQUIRE) != 0)
         use_one(next_random(&random) % (4 * WINDOWS), next_random(&random) % 2);
     for (uint64_t i = 0; i < 4 * WINDOWS; i++)
@@ -560,7 +521,7 @@ static void unmap_all(void)
 
 static void *random_body(void *argument)
 {
-    return (size_t)argument < CHANGERS ? changer_body(argument) : user_body(argument);
+    return (size_t)argument <= CHANGERS ? changer_body(argument) : user_body(argument);
 }
 
 static void run_random(size_t leave_out)
@@ -572,14 +533,14 @@ static void run_random(size_t leave_out)
     ok_accesses = 0;
     for (uint64_t i = 0; i < 4 * WINDOWS; i++)
         assert_ok(paging_map_page(&space, page_of(i), POOL_BASE + i * POOL * FRAME_SIZE, RW));
-    barrier_set(CHANGERS + USERS);
+    threads_meet_begin(CHANGERS + USERS);
     threads_start(threads, CHANGERS + USERS, random_body);
     while (__atomic_load_n(&changers_left, __ATOMIC_ACQUIRE) != 0) {
         threads_start(&passing, 1, passing_body);
         threads_join(&passing, 1);
     }
     threads_join(threads, CHANGERS + USERS);
-    pthread_barrier_destroy(&barrier);
+    threads_meet_end();
     assert_true(counted(&ok_accesses) > 4 * WINDOWS);
     assert_space_sound(&space);
     unmap_all();

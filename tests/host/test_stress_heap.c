@@ -9,9 +9,8 @@
  * CPUs come and go: in the last round each thread ends with blocks of its own alive, which the test's
  * thread frees. ThreadSanitizer runs this program too: threads only count, and what they counted is
  * judged after they are joined. MELLO_SOAK=seconds makes a soak of it. */
-#include "support.h"
+#include "threads.h"
 
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,19 +36,8 @@ static void *memory;
 static struct kheap *heap;
 static struct worker workers[THREADS_MAX];
 static struct block *mailbox[MAILBOXES];
-static pthread_barrier_t barrier;
 static size_t threads_now;
-static unsigned rounds, calls, failures, bugs;
-
-static void count(unsigned *counter)
-{
-    __atomic_fetch_add(counter, 1, __ATOMIC_RELAXED);
-}
-
-static unsigned counted(const unsigned *counter)
-{
-    return __atomic_load_n(counter, __ATOMIC_RELAXED);
-}
+static unsigned failures, bugs;
 
 static void on_bug(const char *line)
 {
@@ -79,23 +67,19 @@ static void on_halt(const char *line)
     abort();
 }
 
-static uint64_t next_random(struct worker *worker, uint64_t bound)
-{
-    worker->random = worker->random * 6364136223846793005u + 1442695040888963407u;
-    return (worker->random >> 33) % bound;
-}
-
 static size_t choose_size(struct worker *worker)
 {
-    switch (next_random(worker, 16)) {
+    switch (next_random_below(&worker->random, 16)) {
     case 0:
-        return 1 + next_random(worker, MM_KIB(40));
+        return 1 + next_random_below(&worker->random, MM_KIB(40));
     case 1:
-        return (size_t)1 << next_random(worker, 14);
+        return (size_t)1 << next_random_below(&worker->random, 14);
     case 2:
-        return next_random(worker, 8) == 0 ? MM_MIB(1) + next_random(worker, MM_MIB(1)) : 3000;
+        return next_random_below(&worker->random, 8) == 0
+                   ? MM_MIB(1) + next_random_below(&worker->random, MM_MIB(1))
+                   : 3000;
     default:
-        return 1 + next_random(worker, 300);
+        return 1 + next_random_below(&worker->random, 300);
     }
 }
 
@@ -128,11 +112,12 @@ static void give(const struct block *block)
 static void take_one(struct worker *worker)
 {
     struct block *block = &worker->own[worker->count];
-    bool zeroed = next_random(worker, 4) != 0;
+    bool zeroed = next_random_below(&worker->random, 4) != 0;
 
     block->bytes = choose_size(worker);
-    if (next_random(worker, 16) == 0)
-        block->at = kheap_alloc_aligned(heap, block->bytes, (size_t)1 << next_random(worker, 14));
+    if (next_random_below(&worker->random, 16) == 0)
+        block->at = kheap_alloc_aligned(heap, block->bytes,
+                                        (size_t)1 << next_random_below(&worker->random, 14));
     else
         block->at =
             zeroed ? kheap_alloc(heap, block->bytes) : kheap_alloc_nozero(heap, block->bytes);
@@ -146,7 +131,7 @@ static void take_one(struct worker *worker)
 
 static void give_one(struct worker *worker)
 {
-    size_t index = next_random(worker, worker->count);
+    size_t index = next_random_below(&worker->random, worker->count);
     struct block block = worker->own[index];
 
     worker->own[index] = worker->own[--worker->count];
@@ -155,7 +140,7 @@ static void give_one(struct worker *worker)
 
 static void resize_one(struct worker *worker)
 {
-    struct block *block = &worker->own[next_random(worker, worker->count)];
+    struct block *block = &worker->own[next_random_below(&worker->random, worker->count)];
     size_t bytes = choose_size(worker);
     unsigned char *at;
 
@@ -178,38 +163,28 @@ static void exchange(struct worker *worker)
     if (mine == NULL)
         return;
     *mine = worker->own[--worker->count];
-    other = __atomic_exchange_n(&mailbox[next_random(worker, MAILBOXES)], mine, __ATOMIC_ACQ_REL);
+    other = __atomic_exchange_n(&mailbox[next_random_below(&worker->random, MAILBOXES)], mine,
+                                __ATOMIC_ACQ_REL);
     if (other != NULL)
         give(other);
     free(other);
 }
 
-static void work_once(struct worker *worker)
+static void work_once(size_t thread)
 {
-    uint64_t what = next_random(worker, 16);
+    struct worker *worker = &workers[thread];
+    uint64_t what = next_random_below(&worker->random, 16);
 
     if (what < 4 && worker->count > 0)
         exchange(worker);
     else if (what == 4 && worker->count > 0)
         resize_one(worker);
-    else if (what == 5 && next_random(worker, 64) == 0)
+    else if (what == 5 && next_random_below(&worker->random, 64) == 0)
         kheap_drain(heap, KHEAP_ALL_SLOTS);
-    else if (worker->count < OWN && next_random(worker, OWN) >= worker->count)
+    else if (worker->count < OWN && next_random_below(&worker->random, OWN) >= worker->count)
         take_one(worker);
     else if (worker->count > 0)
         give_one(worker);
-}
-
-static void work_at_level(struct worker *worker, uint64_t level)
-{
-    if (level == 0) {
-        work_once(worker);
-    } else if (hosted_interrupt_enter()) {
-        work_at_level(worker, level - 1);
-        hosted_interrupt_leave();
-    } else {
-        count(&failures);
-    }
 }
 
 /* Everybody stands still. */
@@ -225,20 +200,9 @@ static void judge_round(void)
         count(&failures);
 }
 
-static void *worker_body(void *argument)
+static uint64_t *random_of(size_t thread)
 {
-    struct worker *worker = argument;
-
-    for (unsigned round = 0; round < rounds; round++) {
-        for (unsigned i = 0; i < calls; i++)
-            work_at_level(worker,
-                          next_random(worker, 8) == 0 ? next_random(worker, MM_PORT_LEVELS) : 0);
-        pthread_barrier_wait(&barrier);
-        if (worker == &workers[0])
-            judge_round();
-        pthread_barrier_wait(&barrier);
-    }
-    return NULL;
+    return &workers[thread].random;
 }
 
 static void begin(enum kheap_level level)
@@ -284,21 +248,22 @@ static void end(void)
 
 static void run(size_t threads, enum kheap_level level)
 {
-    pthread_t ids[THREADS_MAX];
+    const struct threads_work work = {
+        .rounds = 4,
+        .calls = (support_is_sanitized() ? 3000 : 60000) / (unsigned)threads,
+        .random = random_of,
+        .work = work_once,
+        .judge = judge_round,
+        .failures = &failures,
+    };
 
     begin(level);
     threads_now = threads;
-    rounds = 4;
-    calls = (support_is_sanitized() ? 3000 : 60000) / (unsigned)threads;
-    assert_int_equal(pthread_barrier_init(&barrier, NULL, (unsigned)threads), 0);
     for (size_t i = 0; i < threads; i++) {
         workers[i].random = random_u64();
         workers[i].mark = (unsigned char)(i + 1);
-        assert_int_equal(pthread_create(&ids[i], NULL, worker_body, &workers[i]), 0);
     }
-    for (size_t i = 0; i < threads; i++)
-        assert_int_equal(pthread_join(ids[i], NULL), 0);
-    pthread_barrier_destroy(&barrier);
+    threads_run_rounds(threads, &work);
     end();
 }
 
@@ -326,7 +291,7 @@ static void *free_the_same_body(void *argument)
     (void)argument;
     for (size_t i = 0; i < SHARED; i++) {
         if (i % 16 == 0)
-            pthread_barrier_wait(&barrier);
+            threads_meet();
         kheap_free(heap, shared[i]);
     }
     return NULL;
@@ -334,18 +299,11 @@ static void *free_the_same_body(void *argument)
 
 static void free_the_same(size_t threads, enum kheap_level level)
 {
-    pthread_t ids[THREADS_MAX];
-
     begin(level);
     threads_now = 0;
     for (size_t i = 0; i < SHARED; i++)
         assert_non_null(shared[i] = kheap_alloc(heap, 16 + i * 8));
-    assert_int_equal(pthread_barrier_init(&barrier, NULL, (unsigned)threads), 0);
-    for (size_t i = 0; i < threads; i++)
-        assert_int_equal(pthread_create(&ids[i], NULL, free_the_same_body, NULL), 0);
-    for (size_t i = 0; i < threads; i++)
-        assert_int_equal(pthread_join(ids[i], NULL), 0);
-    pthread_barrier_destroy(&barrier);
+    threads_run(threads, free_the_same_body);
     kheap_drain(heap, KHEAP_ALL_SLOTS);
     if (counted(&bugs) != SHARED * (threads - 1) || kheap_stats(heap).used_blocks != 0)
         fail_msg("%zu CPUs, level %d: %u reports, not %zu; %lu blocks are left", threads, level,

@@ -9,9 +9,8 @@
  * Maps: a few MiB, where memory runs out all the time and CPUs take from each other; several ranges;
  * 64 GiB, of which little is touched. ThreadSanitizer runs this program too: threads only count, and
  * what they counted is judged after they are joined. */
-#include "support.h"
+#include "threads.h"
 
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -25,41 +24,26 @@ struct item {
     paddr_t first;
     uint32_t frames;
     enum kind kind;
+    uint64_t stamp; /* nobody else's */
 };
 
 struct worker {
     struct item own[OWN];
     size_t count;
-    uint64_t random, held; /* frames */
+    uint64_t random, taken; /* items ever */
+    uint64_t held;          /* frames */
 };
 
 static struct machine machine;
 static struct worker workers[THREADS_MAX];
 static struct item *mailbox[MAILBOXES];
-static pthread_barrier_t barrier;
 static size_t threads_now;
-static unsigned rounds, calls, failures, bugs, largest;
-
-static void count(unsigned *counter)
-{
-    __atomic_fetch_add(counter, 1, __ATOMIC_RELAXED);
-}
-
-static unsigned counted(const unsigned *counter)
-{
-    return __atomic_load_n(counter, __ATOMIC_RELAXED);
-}
+static unsigned failures, bugs, largest;
 
 static void on_bug(const char *line)
 {
     (void)line;
     count(&bugs);
-}
-
-static uint64_t next_random(struct worker *worker, uint64_t bound)
-{
-    worker->random = worker->random * 6364136223846793005u + 1442695040888963407u;
-    return (worker->random >> 33) % bound;
 }
 
 /* ---- Stamps: the first word of every frame of an item ---- */
@@ -72,13 +56,13 @@ static uint64_t *word_of(const struct item *item, uint32_t frame)
 static void stamp(const struct item *item)
 {
     for (uint32_t i = 0; i < item->frames; i++)
-        *word_of(item, i) = item->first + i;
+        *word_of(item, i) = item->stamp + i;
 }
 
 static void check_and_clear(const struct item *item)
 {
     for (uint32_t i = 0; i < item->frames; i++) {
-        if (*word_of(item, i) != item->first + i)
+        if (*word_of(item, i) != item->stamp + i)
             count(&failures);
         *word_of(item, i) = 0;
     }
@@ -90,7 +74,9 @@ static void keep(struct worker *worker, paddr_t first, uint32_t frames, enum kin
 {
     struct item *item = &worker->own[worker->count++];
 
-    *item = (struct item){ first, frames, kind };
+    worker->taken++;
+    *item = (struct item){ first, frames, kind,
+                           (uint64_t)(worker - workers + 1) << 56 | worker->taken << 16 };
     for (uint32_t i = 0; zeroed && i < frames; i++)
         if (word_of(item, i)[0] != 0 || word_of(item, i)[511] != 0)
             count(&failures);
@@ -101,7 +87,7 @@ static void keep(struct worker *worker, paddr_t first, uint32_t frames, enum kin
 static void take_one(struct worker *worker)
 {
     struct pmm *pmm = &machine.pmm;
-    uint64_t what = next_random(worker, 16);
+    uint64_t what = next_random_below(&worker->random, 16);
     paddr_t first;
 
     if (what < 7) {
@@ -113,10 +99,10 @@ static void take_one(struct worker *worker)
     } else if (what < 13) {
         if (pmm_alloc_table(pmm, &first) == MM_OK)
             keep(worker, first, 1, TABLE, true);
-    } else if (what < 15 || next_random(worker, 8) != 0) {
-        uint64_t frames = 1 + next_random(worker, 9);
-        uint64_t align = FRAME_SIZE << next_random(worker, 3);
-        paddr_t limit = next_random(worker, 2) == 0 ? PMM_NO_LIMIT : MM_MIB(3);
+    } else if (what < 15 || next_random_below(&worker->random, 8) != 0) {
+        uint64_t frames = 1 + next_random_below(&worker->random, 9);
+        uint64_t align = FRAME_SIZE << next_random_below(&worker->random, 3);
+        paddr_t limit = next_random_below(&worker->random, 2) == 0 ? PMM_NO_LIMIT : MM_MIB(3);
 
         if (pmm_alloc_contiguous(pmm, frames, align, limit, &first) == MM_OK) {
             if (!mm_is_aligned(first, align) || first + frames * FRAME_SIZE > limit)
@@ -139,10 +125,10 @@ static void give(struct worker *worker, const struct item *item)
         pmm_free_table(pmm, item->first);
     } else if (item->kind == FRAME) {
         pmm_free_frame(pmm, item->first);
-    } else if (item->frames == 512 && next_random(worker, 2) == 0) {
+    } else if (item->frames == 512 && next_random_below(&worker->random, 2) == 0) {
         pmm_free_large(pmm, item->first);
     } else {
-        part = (uint32_t)next_random(worker, item->frames);
+        part = (uint32_t)next_random_below(&worker->random, item->frames);
         if (part > 0)
             pmm_free_contiguous(pmm, item->first, part);
         pmm_free_contiguous(pmm, item->first + part * FRAME_SIZE, item->frames - part);
@@ -151,7 +137,7 @@ static void give(struct worker *worker, const struct item *item)
 
 static void give_one(struct worker *worker)
 {
-    size_t index = next_random(worker, worker->count);
+    size_t index = next_random_below(&worker->random, worker->count);
     struct item item = worker->own[index];
 
     worker->own[index] = worker->own[--worker->count];
@@ -165,7 +151,7 @@ static void give_one(struct worker *worker)
 static void bulk(struct worker *worker)
 {
     paddr_t list[BULK];
-    uint64_t frames = 1 + next_random(worker, BULK);
+    uint64_t frames = 1 + next_random_below(&worker->random, BULK);
 
     if (pmm_alloc_frames(&machine.pmm, frames, PMM_NOZERO, list) != MM_OK)
         return;
@@ -189,7 +175,8 @@ static void exchange(struct worker *worker)
         return;
     *mine = worker->own[--worker->count];
     worker->held -= mine->frames;
-    other = __atomic_exchange_n(&mailbox[next_random(worker, MAILBOXES)], mine, __ATOMIC_ACQ_REL);
+    other = __atomic_exchange_n(&mailbox[next_random_below(&worker->random, MAILBOXES)], mine,
+                                __ATOMIC_ACQ_REL);
     if (other != NULL)
         give(worker, other);
     free(other);
@@ -199,8 +186,8 @@ static void reserve_and_release(struct worker *worker)
 {
     struct mm_extent extent = pmm_range_extent(&machine.pmm, 0);
     uint64_t frames = (extent.end - extent.base) / FRAME_SIZE;
-    paddr_t base = extent.base + next_random(worker, frames) * FRAME_SIZE;
-    paddr_t end = base + (1 + next_random(worker, 4)) * FRAME_SIZE;
+    paddr_t base = extent.base + next_random_below(&worker->random, frames) * FRAME_SIZE;
+    paddr_t end = base + (1 + next_random_below(&worker->random, 4)) * FRAME_SIZE;
 
     if (end > extent.end || pmm_reserve_range(&machine.pmm, base, end) != MM_OK)
         return;
@@ -210,9 +197,10 @@ static void reserve_and_release(struct worker *worker)
         count(&failures);
 }
 
-static void work_once(struct worker *worker)
+static void work_once(size_t thread)
 {
-    switch (next_random(worker, 12)) {
+    struct worker *worker = &workers[thread];
+    switch (next_random_below(&worker->random, 12)) {
     case 0:
         bulk(worker);
         break;
@@ -227,23 +215,11 @@ static void work_once(struct worker *worker)
             count(&failures);
         break;
     default:
-        if (worker->count < OWN && next_random(worker, OWN) >= worker->count)
+        if (worker->count < OWN && next_random_below(&worker->random, OWN) >= worker->count)
             take_one(worker);
         else if (worker->count > 0)
             give_one(worker);
         break;
-    }
-}
-
-static void work_at_level(struct worker *worker, uint64_t level)
-{
-    if (level == 0) {
-        work_once(worker);
-    } else if (hosted_interrupt_enter()) {
-        work_at_level(worker, level - 1);
-        hosted_interrupt_leave();
-    } else {
-        count(&failures);
     }
 }
 
@@ -262,22 +238,15 @@ static void judge_round(void)
         count(&failures);
 }
 
-static void *worker_body(void *argument)
+static uint64_t *random_of(size_t thread)
 {
-    struct worker *worker = argument;
+    return &workers[thread].random;
+}
 
-    for (unsigned round = 0; round < rounds; round++) {
-        for (unsigned i = 0; i < calls; i++)
-            work_at_level(worker,
-                          next_random(worker, 8) == 0 ? next_random(worker, MM_PORT_LEVELS) : 0);
-        pthread_barrier_wait(&barrier);
-        if (worker == &workers[0])
-            judge_round();
-        pthread_barrier_wait(&barrier);
-    }
-    while (worker->count > 0)
-        give_one(worker);
-    return NULL;
+static void leave(size_t thread)
+{
+    while (workers[thread].count > 0)
+        give_one(&workers[thread]);
 }
 
 /* When all are gone, the one CPU that is left gets every frame. */
@@ -304,8 +273,16 @@ static void run(const struct boot_range *list, size_t ranges, size_t threads,
                 const struct pmm_config *config)
 {
     struct hosted_hooks hooks = *support_hooks();
-    pthread_t ids[THREADS_MAX];
     struct pmm_stats before;
+    const struct threads_work work = {
+        .rounds = 4,
+        .calls = (support_is_sanitized() ? 8000 : 80000) / (unsigned)threads,
+        .random = random_of,
+        .work = work_once,
+        .judge = judge_round,
+        .leave = leave,
+        .failures = &failures,
+    };
 
     machine_set_up_config(&machine, list, ranges, config);
     before = pmm_stats(&machine.pmm);
@@ -313,17 +290,10 @@ static void run(const struct boot_range *list, size_t ranges, size_t threads,
     hosted_set_hooks(&hooks);
     memset(workers, 0, sizeof workers);
     threads_now = threads;
-    rounds = 4;
-    calls = (support_is_sanitized() ? 8000 : 80000) / (unsigned)threads;
     failures = bugs = 0;
-    assert_int_equal(pthread_barrier_init(&barrier, NULL, (unsigned)threads), 0);
-    for (size_t i = 0; i < threads; i++) {
-        workers[i].random = random_u64();
-        assert_int_equal(pthread_create(&ids[i], NULL, worker_body, &workers[i]), 0);
-    }
     for (size_t i = 0; i < threads; i++)
-        assert_int_equal(pthread_join(ids[i], NULL), 0);
-    pthread_barrier_destroy(&barrier);
+        workers[i].random = random_u64();
+    threads_run_rounds(threads, &work);
     for (size_t i = 0; i < MAILBOXES; i++) {
         if (mailbox[i] != NULL)
             give(&workers[0], mailbox[i]);

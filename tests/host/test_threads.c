@@ -3,9 +3,9 @@
  * one CPU may win. Each thread is a CPU with interrupts, registers and TLB of its own.
  * ThreadSanitizer runs this program too. Threads only count; what they counted is judged after they
  * are joined, by the thread that runs the test. */
+#include "threads.h"
 #include "walker.h"
 
-#include <pthread.h>
 #include <string.h>
 
 #define THREADS 4u
@@ -15,16 +15,6 @@ static struct kheap *heap;
 static struct address_space space;
 
 static unsigned bugs, violations, errors, torn_lines;
-
-static void count(unsigned *counter)
-{
-    __atomic_fetch_add(counter, 1, __ATOMIC_RELAXED);
-}
-
-static unsigned counted(const unsigned *counter)
-{
-    return __atomic_load_n(counter, __ATOMIC_RELAXED);
-}
 
 /* A line is whole, or somebody wrote into another's buffer. */
 static void on_log(enum mm_log_level level, const char *line)
@@ -70,21 +60,9 @@ static void set_up(void)
 
 static void run_threads(void *(*body)(void *))
 {
-    pthread_t threads[THREADS];
-
-    for (size_t i = 0; i < THREADS; i++)
-        assert_int_equal(pthread_create(&threads[i], NULL, body, (void *)(i + 1)), 0);
-    for (size_t i = 0; i < THREADS; i++)
-        assert_int_equal(pthread_join(threads[i], NULL), 0);
+    threads_run(THREADS, body);
     assert_int_equal(counted(&violations), 0);
     assert_int_equal(counted(&torn_lines), 0);
-}
-
-/* A random source of each thread. */
-static uint64_t next_random(uint64_t *state)
-{
-    *state = *state * 6364136223846793005u + 1442695040888963407u;
-    return *state >> 33;
 }
 
 static unsigned rounds(unsigned usual)
@@ -200,13 +178,12 @@ static void threads_share_no_heap_block(void **state)
 
 static void *shared_blocks[SHARED];
 static paddr_t shared_frames[SHARED];
-static pthread_barrier_t barrier;
 
 static void *free_the_same_body(void *argument)
 {
     (void)argument;
     for (size_t i = 0; i < SHARED; i++) {
-        pthread_barrier_wait(&barrier);
+        threads_meet();
         kheap_free(heap, shared_blocks[i]);
         pmm_free_frame(&machine.pmm, shared_frames[i]);
     }
@@ -224,9 +201,7 @@ static void threads_free_the_same_and_one_wins(void **state)
         shared_blocks[i] = kheap_alloc(heap, 64);
         assert_ok(pmm_alloc_frame(&machine.pmm, &shared_frames[i]));
     }
-    assert_int_equal(pthread_barrier_init(&barrier, NULL, THREADS), 0);
     run_threads(free_the_same_body);
-    pthread_barrier_destroy(&barrier);
     assert_int_equal(counted(&bugs), 2 * SHARED * (THREADS - 1));
     assert_int_equal(kheap_stats(heap).used_blocks, 0);
     assert_true(kheap_verify(heap));
