@@ -32,6 +32,8 @@ static size_t live, gone_count, gone_next;
 static uint64_t step_number, seed_next;
 static heap_model_choose choose;
 static enum kheap_level level_now;
+static enum heap_model_kind kind_now;
+static struct kheap_stats first_stats; /* of the heap as it was made */
 
 struct kheap *heap_model_heap(void)
 {
@@ -435,10 +437,27 @@ void heap_model_step(void)
         check(&blocks[choose(live)]);
 }
 
+/* A region stays what it is. A heap that grows holds what it began with, and beyond that at most the
+ * frames that it has taken since: its own state lies in some of them. Blocks lie in it. */
+static void check_region(const struct kheap_stats *stats)
+{
+    if (kind_now == HEAP_MODEL_REGION)
+        assert_int_equal(stats->region_bytes, REGION_BYTES);
+    assert_true(stats->region_bytes >= first_stats.region_bytes);
+    assert_true(stats->frames >= first_stats.frames);
+    assert_true(stats->region_bytes - first_stats.region_bytes <=
+                (stats->frames - first_stats.frames) * FRAME_SIZE);
+    assert_true(stats->used_bytes <= stats->region_bytes);
+    assert_true(stats->free_bytes <= stats->region_bytes - stats->used_bytes);
+    assert_true(stats->largest_free_block <= stats->free_bytes);
+}
+
 void heap_model_check(void)
 {
     struct kheap_stats stats = kheap_stats(heap);
     uint64_t bytes = 0;
+
+    check_region(&stats);
 
     for (size_t i = 0; i < live; i++) {
         check(&blocks[i]);
@@ -477,7 +496,9 @@ void heap_model_set_up(heap_model_choose chooser, enum heap_model_kind kind, enu
     }
     kheap_set_default(heap);
     level_now = level;
+    kind_now = kind;
     kheap_set_level(heap, level);
+    first_stats = kheap_stats(heap);
     heap_model_check();
 }
 

@@ -104,7 +104,7 @@ def link_program(build, program, mutants, folder):
         name = os.path.relpath(name, ROOT)
         objects.append(mutants.get(name) or os.path.join(plain, name + ".o"))
     out = os.path.join(folder, program)
-    options = {"test_init": ["-Wl,--wrap=kheap_init"]}.get(program, [])
+    options = {"test_init": ["-Wl,--wrap=kheap_create"]}.get(program, [])
     subprocess.run(["gcc", *options, "-o", out, *objects, "-lcmocka", "-lpthread"],
                    check=True, capture_output=True, text=True)
     return out
