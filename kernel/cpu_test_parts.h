@@ -19,5 +19,6 @@ bool cpu_test_meet(unsigned number);
 void cpu_test_barrier(void);
 void cpu_test_barrier_left_out(void);
 void cpu_test_demand(void);
+void cpu_test_misuse(void);
 
 #endif
