@@ -8,6 +8,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -19,21 +20,24 @@ struct options {
 
 static void usage(FILE *file)
 {
-    fprintf(file, "Usage: bench [OPTION...] [SUITE...]\n"
-                  "\n"
-                  "  --quick            under 40 s for each suite\n"
-                  "  --tiny             only to see that it runs; the numbers mean nothing\n"
-                  "  --rounds N         measure each subject N times (default 21, quick 5)\n"
-                  "  --suite NAME       the same as NAME alone; may be repeated\n"
-                  "  --workload TEXT    only workloads with TEXT in their name\n"
-                  "  --subject NAME     only this one, for a profiler\n"
-                  "  --json FILE        write rows and goals there\n"
-                  "  --plots FOLDER     write SVG plots there (needs gnuplot)\n"
-                  "  --docs FILE        put the tables between the marks of that Markdown file\n"
-                  "  --list             name the suites\n"
-                  "  --help             this text\n"
-                  "\n"
-                  "Suites:");
+    fprintf(
+        file,
+        "Usage: bench [OPTION...] [SUITE...]\n"
+        "\n"
+        "  --quick            under 40 s for each suite\n"
+        "  --tiny             only to see that it runs; the numbers mean nothing\n"
+        "  --rounds N         N rounds of each workload (default 21, quick 5; fewer of what takes\n"
+        "                     long)\n"
+        "  --suite NAME       the same as NAME alone; may be repeated\n"
+        "  --workload TEXT    only workloads with TEXT in their name\n"
+        "  --subject NAME     only this subject, for a profiler\n"
+        "  --json FILE        write rows and goals there\n"
+        "  --plots FOLDER     write SVG plots there (needs gnuplot)\n"
+        "  --docs FILE        put the tables between the marks of that Markdown file\n"
+        "  --list             name the suites\n"
+        "  --help             this text\n"
+        "\n"
+        "Suites:");
     for (const struct bench_suite *suite = bench_suites(); suite != NULL; suite = suite->next)
         fprintf(file, " %s", suite->name);
     fprintf(file, " (default: all)\n");
@@ -67,7 +71,7 @@ static unsigned read_rounds(const char *text)
     char *end;
     unsigned long rounds = strtoul(text, &end, 10);
 
-    if (*end != '\0' || rounds == 0 || rounds > BENCH_SAMPLES)
+    if (*end != '\0' || rounds == 0 || rounds > BENCH_MOST_ROUNDS)
         wrong_usage("--rounds takes a number from 1 to 512, not", text);
     return (unsigned)rounds;
 }
@@ -134,6 +138,28 @@ static void read_options(struct bench *bench, struct options *options, char **ar
     }
 }
 
+/* Before hours are spent on what could then not be written. */
+static bool can_write(const struct options *options)
+{
+    struct stat status;
+    FILE *json = options->json != NULL ? fopen(options->json, "a") : NULL;
+    bool no_json = options->json != NULL && json == NULL;
+    bool no_docs = options->docs != NULL && access(options->docs, R_OK | W_OK) != 0;
+    bool no_plots =
+        options->plots != NULL && (stat(options->plots, &status) != 0 || !S_ISDIR(status.st_mode) ||
+                                   access(options->plots, W_OK | X_OK) != 0);
+
+    if (json != NULL)
+        fclose(json);
+    if (no_json)
+        fprintf(stderr, "bench: cannot write %s\n", options->json);
+    if (no_docs)
+        fprintf(stderr, "bench: cannot rewrite %s\n", options->docs);
+    if (no_plots)
+        fprintf(stderr, "bench: cannot write plots into %s\n", options->plots);
+    return !no_json && !no_docs && !no_plots;
+}
+
 static bool is_wanted(const struct options *options, const struct bench_suite *suite)
 {
     for (unsigned i = 0; i < options->name_count; i++)
@@ -169,11 +195,15 @@ int main(int argument_count, char **arguments)
 
     (void)argument_count;
     read_options(&bench, &options, arguments);
+    if (!can_write(&options))
+        return 1;
     bench_clock_init();
     for (struct bench_suite *suite = bench_suites(); suite != NULL; suite = suite->next)
         if (is_wanted(&options, suite))
             ran &= run_suite(&bench, &options, suite);
-    if (bench.row_count == 0 && bench.workload != NULL)
+    if (ran && bench.row_count == 0 && bench.subject != NULL)
+        wrong_usage("nothing is measured of the subject", bench.subject);
+    if (ran && bench.row_count == 0 && bench.workload != NULL)
         wrong_usage("no workload has this in its name", bench.workload);
     for (unsigned i = 0; i < bench.note_count; i++)
         printf("note: %s\n", bench.notes[i]);
@@ -181,5 +211,5 @@ int main(int argument_count, char **arguments)
         ran &= bench_write_json(&bench, options.json);
     if (options.docs != NULL)
         ran &= bench_write_docs(&bench, options.docs);
-    return ran ? 0 : 1;
+    return ran && !bench_plots_failed() ? 0 : 1;
 }

@@ -31,14 +31,20 @@ enum bench_size {
 
 enum bench_size bench_size(const struct bench *bench);
 
-/* How often each subject is measured; at least 1. */
+/* How often each subject is measured; at least 1, at most BENCH_MOST_ROUNDS. Short workloads take up to
+ * BENCH_SAMPLES_A_ROUND samples in each. */
+#define BENCH_MOST_ROUNDS     512u
+#define BENCH_SAMPLES_A_ROUND 5u
 unsigned bench_rounds(const struct bench *bench);
+
+/* The same for a workload that takes long: as many as the user asked for, else one of three. */
+unsigned bench_rounds_of(const struct bench *bench, unsigned tiny, unsigned quick, unsigned full);
 
 /* False if the user asked for other workloads only (--workload TEXT: those with TEXT in their
  * name). Says on standard error that this one begins. */
 bool bench_wants(struct bench *bench, const char *workload);
 
-/* False if the user asked for other subjects only (--subject NAME). */
+/* False if the user asked for another subject (--subject NAME). Goals that need both are not judged then. */
 bool bench_wants_subject(const struct bench *bench, const char *subject);
 
 /* Makes numbers differ by size: one of three. */
@@ -103,10 +109,13 @@ struct bench_suite {
 
 void bench_register(struct bench_suite *suite);
 
-/* Enters a suite, in its file: BENCH_SUITE(frames_suite). */
-#define BENCH_SUITE(suite)                                                                         \
-    static __attribute__((constructor)) void register_##suite(void)                                \
+/* Defines a suite of these fields with the file's goals[], and enters it: BENCH_SUITE(.name = ...). */
+#define BENCH_SUITE(...)                                                                           \
+    static __attribute__((constructor)) void register_suite(void)                                  \
     {                                                                                              \
+        static struct bench_suite suite = { .goals = goals,                                        \
+                                            .goal_count = sizeof goals / sizeof goals[0],          \
+                                            __VA_ARGS__ };                                         \
         bench_register(&suite);                                                                    \
     }
 
@@ -192,12 +201,14 @@ static inline void bench_keep(uint64_t value)
 
 /* ---- Plots ---- */
 
-/* Runs gnuplot on a script in printf style; what it needs beside (output, size, colours) is set.
- * False and a note if it cannot. */
-bool bench_plot(struct bench *bench, const char *folder, const char *name, const char *format, ...)
-    __attribute__((format(printf, 4, 5)));
+/* Runs gnuplot on a script in printf style and writes what it draws to `folder`/`name`.svg; what it needs
+ * beside (output, size, colours) is set.
+ *   On failure: a line on standard error says why, and the program will end with status 1. */
+void bench_plot(const char *folder, const char *name, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
 
-/* A file in the folder's scratch place, for a plot's data: written, then named in the script. */
+/* A scratch file for a plot's data: written, closed, then named in the script.
+ *   On failure: NULL; as above. */
 FILE *bench_plot_data(const char *name, char *path, size_t path_bytes);
 
 #endif

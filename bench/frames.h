@@ -35,6 +35,16 @@ struct frames_subject {
     bool touches_memory;       /* keeps its state in the frames themselves */
 };
 
+/* Defines frames_NAME of the functions NAME_bytes, NAME_create, NAME_get and NAME_put, and of the
+ * fields that follow. */
+#define FRAMES_SUBJECT(subject, ...)                                                               \
+    const struct frames_subject frames_##subject = { .name = #subject,                             \
+                                                     .metadata_bytes = subject##_bytes,            \
+                                                     .create = subject##_create,                   \
+                                                     .get = subject##_get,                         \
+                                                     .put = subject##_put,                         \
+                                                     __VA_ARGS__ }
+
 extern const struct frames_subject frames_mello, frames_naive, frames_stack, frames_stack_irq,
     frames_list, frames_linux;
 

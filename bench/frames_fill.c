@@ -60,7 +60,7 @@ static void one_round(struct bench *bench, const struct frames_run *run, uint64_
 void frames_measure_fill(struct bench *bench, struct frames_run *runs)
 {
     uint64_t bytes = runs[0].bytes / 4096 * 8;
-    unsigned rounds = (unsigned)bench_pick(bench, 1, 2, 9);
+    unsigned rounds = bench_rounds_of(bench, 1, 2, 9);
     /* One way through gives all four. */
     bool wanted = bench_wants(bench, "fill_get") || bench_wants(bench, "fill_free") ||
                   bench_wants(bench, "random_free") || bench_wants(bench, "refill");

@@ -19,7 +19,7 @@ static const struct {
     { "init_64t", MM_GIB(65536) },
 };
 
-#define MOST_MS 500.0 /* no new round after so much */
+#define MOST_MS 500.0 /* no new round after so much, unless the user asked for rounds */
 
 /* Half of what this machine has free now may be taken. */
 static bool there_is_room(uint64_t bytes)
@@ -31,7 +31,7 @@ static void measure_size(struct bench *bench, const struct frames_subject *subje
                          const char *workload, uint64_t bytes)
 {
     uint64_t metadata_bytes = subject->metadata_bytes(bytes);
-    unsigned rounds = bench_rounds(bench);
+    unsigned rounds = bench_rounds(bench), asked = bench_rounds_of(bench, 1, 1, 1);
     double spent = 0;
     void *metadata;
 
@@ -41,7 +41,7 @@ static void measure_size(struct bench *bench, const struct frames_subject *subje
         return;
     }
     metadata = bench_memory(metadata_bytes);
-    for (unsigned round = 0; round < rounds && spent < MOST_MS; round++) {
+    for (unsigned round = 0; round < rounds && (round < asked || spent < MOST_MS); round++) {
         uint64_t start = bench_ticks();
         double ms;
 

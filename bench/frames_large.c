@@ -183,7 +183,7 @@ static double measure_found(struct bench *bench, const struct frames_run *run, u
 static void found_rounds(struct bench *bench, struct frames_run *runs, unsigned count,
                          const char *workload, uint64_t percent)
 {
-    unsigned rounds = (unsigned)bench_pick(bench, 1, 3, 5);
+    unsigned rounds = bench_rounds_of(bench, 1, 3, 5);
 
     if (!bench_wants(bench, workload))
         return;

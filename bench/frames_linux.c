@@ -274,14 +274,5 @@ static void *linux_create(void *metadata, uint64_t bytes)
     return zone;
 }
 
-const struct frames_subject frames_linux = {
-    .name = "linux",
-    .metadata_bytes = linux_bytes,
-    .create = linux_create,
-    .get = linux_get,
-    .put = linux_put,
-    .get_large = linux_get_large,
-    .put_large = linux_put_large,
-    .drain = linux_drain,
-    .most_bytes = MM_GIB(16),
-};
+FRAMES_SUBJECT(linux, .get_large = linux_get_large, .put_large = linux_put_large,
+               .drain = linux_drain, .most_bytes = MM_GIB(16));

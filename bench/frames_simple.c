@@ -118,16 +118,8 @@ static void naive_put_large(void *self, uint64_t block)
     frames_unlock(&naive->lock);
 }
 
-const struct frames_subject frames_naive = {
-    .name = "naive",
-    .metadata_bytes = naive_bytes,
-    .create = naive_create,
-    .get = naive_get,
-    .put = naive_put,
-    .get_large = naive_get_large,
-    .put_large = naive_put_large,
-    .most_bytes = MM_GIB(1024),
-};
+FRAMES_SUBJECT(naive, .get_large = naive_get_large, .put_large = naive_put_large,
+               .most_bytes = MM_GIB(1024));
 
 /* ---- stack ---- */
 
@@ -185,14 +177,7 @@ static inline void stack_put(void *self, uint64_t frame)
     frames_unlock(&stack->lock);
 }
 
-const struct frames_subject frames_stack = {
-    .name = "stack",
-    .metadata_bytes = stack_bytes,
-    .create = stack_create,
-    .get = stack_get,
-    .put = stack_put,
-    .most_bytes = MM_GIB(1024),
-};
+FRAMES_SUBJECT(stack, .most_bytes = MM_GIB(1024));
 
 static int stack_irq_get(void *self, unsigned flags, uint64_t *out)
 {
@@ -206,6 +191,7 @@ static void stack_irq_put(void *self, uint64_t frame)
     stack_put(self, frame);
 }
 
+/* stack's memory, other calls. */
 const struct frames_subject frames_stack_irq = {
     .name = "stack_irq",
     .metadata_bytes = stack_bytes,
@@ -269,12 +255,4 @@ static void list_put(void *self, uint64_t frame)
     frames_unlock(&list->lock);
 }
 
-const struct frames_subject frames_list = {
-    .name = "list",
-    .metadata_bytes = list_bytes,
-    .create = list_create,
-    .get = list_get,
-    .put = list_put,
-    .most_bytes = FRAMES_LIST_BYTES,
-    .touches_memory = true,
-};
+FRAMES_SUBJECT(list, .most_bytes = FRAMES_LIST_BYTES, .touches_memory = true);

@@ -187,12 +187,14 @@ static enum heap_peer start_one(const struct heap_subject *from, struct heap_sub
     return HEAP_PEER_FOUND;
 }
 
-unsigned heap_subjects_start(struct bench *bench, struct heap_subject *subjects)
+bool heap_subjects_start(struct bench *bench, struct heap_subject *subjects, unsigned *out_count)
 {
     unsigned count = 0;
     char why[256];
 
     for (size_t i = 0; i < sizeof all_subjects / sizeof all_subjects[0]; i++) {
+        if (!bench_wants_subject(bench, all_subjects[i].name))
+            continue;
         switch (start_one(&all_subjects[i], &subjects[count], why, sizeof why)) {
         case HEAP_PEER_FOUND:
             count++;
@@ -202,10 +204,11 @@ unsigned heap_subjects_start(struct bench *bench, struct heap_subject *subjects)
             break;
         case HEAP_PEER_BROKEN:
             bench_note(bench, "heap: %s does not load: %s", all_subjects[i].name, why);
-            return 0;
+            return false;
         }
     }
-    return count;
+    *out_count = count;
+    return true;
 }
 
 bool heap_subject_start(const char *name, struct heap_subject *subject)

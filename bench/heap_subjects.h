@@ -28,9 +28,9 @@ static inline void *heap_zeroed(const struct heap_subject *subject, size_t bytes
 
 /* Loads the peers and brings mello and the seed's buddy up on memory of their own. A peer that is not
  * installed is named in a note and left out.
- *   Returns:    the number of subjects in subjects[HEAP_SUBJECTS_MAX]; mello is the first.
- *   On failure: 0: a peer is installed and does not load; a note says why. */
-unsigned heap_subjects_start(struct bench *bench, struct heap_subject *subjects);
+ *   Returns:    true, and how many subjects[HEAP_SUBJECTS_MAX] holds: those that are wanted; 0 if none is.
+ *   On failure: false: a peer is installed and does not load; a note says why. */
+bool heap_subjects_start(struct bench *bench, struct heap_subject *subjects, unsigned *out_count);
 
 /* The subject of that name alone, without a bench to tell; false if it is not there. */
 bool heap_subject_start(const char *name, struct heap_subject *subject);

@@ -8,7 +8,7 @@
 #define BENCH_ROWS    1024u
 #define BENCH_NOTES   64u
 #define BENCH_FIELDS  12u
-#define BENCH_SAMPLES 512u
+#define BENCH_SAMPLES (BENCH_MOST_ROUNDS * BENCH_SAMPLES_A_ROUND)
 
 struct bench_row {
     const char *suite, *workload, *subject, *unit;
@@ -47,6 +47,9 @@ bool bench_row_more_is_better(const struct bench_row *row);
 double bench_row_value(const struct bench_row *row);
 
 void bench_clock_init(void);
+
+/* A plot, or the data for one, could not be written; a line on standard error has said so. */
+bool bench_plots_failed(void);
 
 /* "a,b,c": the next name of the list, false at its end. */
 bool bench_next_name(const char **list, char *name, size_t name_bytes);

@@ -30,6 +30,13 @@ static char scratch[64];
 static char scratch_files[64][128];
 static unsigned scratch_count;
 
+static bool failed;
+
+bool bench_plots_failed(void)
+{
+    return failed;
+}
+
 static void remove_scratch(void)
 {
     for (unsigned i = 0; i < scratch_count; i++)
@@ -37,7 +44,7 @@ static void remove_scratch(void)
     rmdir(scratch);
 }
 
-FILE *bench_plot_data(const char *name, char *path, size_t path_bytes)
+static FILE *scratch_file(const char *name, char *path, size_t path_bytes)
 {
     FILE *file;
 
@@ -56,23 +63,70 @@ FILE *bench_plot_data(const char *name, char *path, size_t path_bytes)
     return file;
 }
 
-bool bench_plot(struct bench *bench, const char *folder, const char *name, const char *format, ...)
+FILE *bench_plot_data(const char *name, char *path, size_t path_bytes)
 {
-    va_list arguments;
+    FILE *file = scratch_file(name, path, path_bytes);
+
+    if (file == NULL) {
+        fprintf(stderr, "bench: cannot write a plot's data into /tmp\n");
+        failed = true;
+    }
+    return file;
+}
+
+/* The picture as it was drawn, with the licence in its second line. False if there is none. */
+static bool copy_picture(const char *from_path, const char *to_path)
+{
+    FILE *from = fopen(from_path, "r"), *to = from != NULL ? fopen(to_path, "w") : NULL;
+    char *line = NULL;
+    size_t capacity = 0, lines = 0;
+
+    while (to != NULL && getline(&line, &capacity, from) > 0) {
+        fputs(line, to);
+        if (lines++ == 0)
+            fputs("<!-- SPDX-License-Identifier: MIT -->\n", to);
+    }
+    free(line);
+    bool good = to != NULL && lines > 0 && ferror(to) == 0;
+    if (to != NULL && fclose(to) != 0)
+        good = false;
+    if (from != NULL)
+        fclose(from);
+    return good;
+}
+
+/* Feeds gnuplot the script. False if it failed or is not there. */
+static bool draw(const char *output, const char *format, va_list arguments)
+{
     FILE *gnuplot = popen("gnuplot 2>&1", "w");
-    int status;
 
     if (gnuplot == NULL)
         return false;
     fputs(plot_look, gnuplot);
-    fprintf(gnuplot, "set output \"| sed '1a <!-- %s -->' >'%s/%s.svg'\"\n",
-            "SPDX-License-Identifier: MIT", folder, name);
-    va_start(arguments, format);
+    fprintf(gnuplot, "set output '%s'\n", output);
     vfprintf(gnuplot, format, arguments);
-    va_end(arguments);
     fputs("\n", gnuplot);
-    status = pclose(gnuplot);
-    if (status != 0)
-        bench_note(bench, "no plot %s.svg: gnuplot failed or is not installed", name);
-    return status == 0;
+    return pclose(gnuplot) == 0;
+}
+
+void bench_plot(const char *folder, const char *name, const char *format, ...)
+{
+    char file_name[64], drawn[128], path[4096];
+    va_list arguments;
+
+    snprintf(file_name, sizeof file_name, "%s.svg", name);
+    FILE *place = scratch_file(file_name, drawn, sizeof drawn);
+    if (place != NULL)
+        fclose(place);
+    va_start(arguments, format);
+    bool good = place != NULL && draw(drawn, format, arguments);
+    va_end(arguments);
+    if (!good)
+        fprintf(stderr, "bench: no plot %s: gnuplot failed or is not installed\n", file_name);
+    int length = snprintf(path, sizeof path, "%s/%s", folder, file_name);
+    if (good && ((size_t)length >= sizeof path || !copy_picture(drawn, path))) {
+        fprintf(stderr, "bench: cannot write the plot %s/%s\n", folder, file_name);
+        good = false;
+    }
+    failed |= !good;
 }

@@ -351,7 +351,8 @@ bool bench_write_json(const struct bench *bench, const char *path)
         json_string(file, bench->notes[i]);
     }
     fprintf(file, "\n  ]\n}\n");
-    if (fclose(file) != 0) {
+    bool failed = ferror(file) != 0;
+    if (fclose(file) != 0 || failed) {
         fprintf(stderr, "bench: cannot write %s\n", path);
         return false;
     }
@@ -425,7 +426,8 @@ bool bench_write_docs(struct bench *bench, const char *path)
     }
     copy_with_sections(bench, from, to);
     fclose(from);
-    written = fclose(to) == 0 && rename(partial, path) == 0;
+    written = ferror(to) == 0;
+    written = fclose(to) == 0 && written && rename(partial, path) == 0;
     if (!written)
         fprintf(stderr, "bench: cannot rewrite %s\n", path);
     return written;

@@ -35,9 +35,12 @@ enum bench_size bench_size(const struct bench *bench)
 
 unsigned bench_rounds(const struct bench *bench)
 {
-    if (bench->rounds != 0)
-        return bench->rounds;
-    return bench->size == BENCH_TINY ? 1 : bench->size == BENCH_QUICK ? 5 : 21;
+    return bench_rounds_of(bench, 1, 5, 21);
+}
+
+unsigned bench_rounds_of(const struct bench *bench, unsigned tiny, unsigned quick, unsigned full)
+{
+    return bench->rounds != 0 ? bench->rounds : (unsigned)bench_pick(bench, tiny, quick, full);
 }
 
 bool bench_wants(struct bench *bench, const char *workload)
@@ -92,8 +95,12 @@ struct bench_row *bench_row(struct bench *bench, const char *workload, const cha
 
 void bench_sample(struct bench_row *row, double value)
 {
-    if (row->sample_count < BENCH_SAMPLES)
-        row->samples[row->sample_count++] = value;
+    if (row->sample_count == BENCH_SAMPLES) {
+        fprintf(stderr, "bench: %s of %s: no room for another sample\n", row->workload,
+                row->subject);
+        exit(1);
+    }
+    row->samples[row->sample_count++] = value;
 }
 
 void bench_field(struct bench_row *row, const char *name, double value)

@@ -95,10 +95,8 @@ static bool frames_run_suite(struct bench *bench)
     uint64_t bytes = bench_pick(bench, TINY_BYTES, FRAMES_BYTES, FRAMES_BYTES);
 
     choose_subjects(bench);
-    if (frames_count == 0) {
-        bench_note(bench, "frames: no such subject");
+    if (frames_count == 0)
         return true;
-    }
     frames_ram = bench_reserve(FRAMES_BYTES + FRAMES_LIST_BYTES, false);
     madvise(frames_ram + FRAMES_BYTES, FRAMES_LIST_BYTES, MADV_HUGEPAGE);
     init_hhdm((uint64_t)(uintptr_t)frames_ram, MM_GIB(65536));
@@ -190,7 +188,7 @@ static const struct bench_goal goals[] = {
 
 /* ---- Plots ---- */
 
-static void plot_latency(struct bench *bench, const char *folder)
+static void plot_latency(const char *folder)
 {
     char command[1024] = "", path[128];
     size_t used = 0;
@@ -199,9 +197,9 @@ static void plot_latency(struct bench *bench, const char *folder)
         const char *name = i < frames_count ? frames_subjects[i]->name : "timer";
         const struct bench_histogram *histogram =
             i < frames_count ? &frames_latency[i] : &frames_timer;
-        FILE *file = bench_plot_data(name, path, sizeof path);
+        FILE *file = histogram->total != 0 ? bench_plot_data(name, path, sizeof path) : NULL;
 
-        if (file == NULL || histogram->total == 0)
+        if (file == NULL)
             return;
         bench_histogram_print(histogram, file);
         fclose(file);
@@ -209,7 +207,7 @@ static void plot_latency(struct bench *bench, const char *folder)
                                  "%s'%s' using 1:2 with steps lt %u title '%s'",
                                  i > 0 ? ", " : "plot ", path, i + 1, name);
     }
-    bench_plot(bench, folder, "frames-latency",
+    bench_plot(folder, "frames-latency",
                "set title 'Taking a frame, 90 %% full: how many calls take longer'\n"
                "set logscale xy\nset xlabel 'ns'\nset ylabel 'part of all calls'\n"
                "set xrange [10:100000]\nset yrange [1e-6:1]\nset format y '%%g'\n%s\n",
@@ -249,7 +247,7 @@ static void plot_init(struct bench *bench, const char *folder)
                                  used > 0 ? ", " : "plot ", path, i + 1, subject);
     }
     if (used > 0)
-        bench_plot(bench, folder, "frames-init",
+        bench_plot(folder, "frames-init",
                    "set title 'Time to ready against memory size'\n"
                    "set logscale xy\nset xlabel 'GiB of memory'\nset ylabel 'ms'\n"
                    "set format y '%%g'\n%s\n",
@@ -258,20 +256,11 @@ static void plot_init(struct bench *bench, const char *folder)
 
 static void frames_plots(struct bench *bench, const char *folder)
 {
-    plot_latency(bench, folder);
+    plot_latency(folder);
     plot_init(bench, folder);
 }
 
-static struct bench_suite frames_suite = {
-    .name = "frames",
-    .title = "Frames",
-    .place = 1,
-    .subjects = "mello,naive,stack,stack_irq,list,linux,mello-bulk,memset,stosb,timer",
-    .peers = "naive,stack,stack_irq,list,linux",
-    .goals = goals,
-    .goal_count = sizeof goals / sizeof goals[0],
-    .run = frames_run_suite,
-    .plots = frames_plots,
-};
-
-BENCH_SUITE(frames_suite)
+BENCH_SUITE(.name = "frames", .title = "Frames", .place = 1,
+            .subjects = "mello,naive,stack,stack_irq,list,linux,mello-bulk,memset,stosb,timer",
+            .peers = "naive,stack,stack_irq,list,linux", .run = frames_run_suite,
+            .plots = frames_plots)

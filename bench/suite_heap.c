@@ -525,8 +525,7 @@ static void do_nothing(void *argument)
 
 static bool run_suite(struct bench *bench)
 {
-    subject_count = heap_subjects_start(bench, subjects);
-    if (subject_count == 0)
+    if (!heap_subjects_start(bench, subjects, &subject_count))
         return false;
     bench_together(do_nothing, NULL, do_nothing, NULL);
     run_pairs(bench);
@@ -586,15 +585,6 @@ static const struct bench_goal goals[] = {
     { .name = "peak_over_live", .workload = "peak_over_live", .subject = "mello", .goal = 1.15 },
 };
 
-static struct bench_suite heap_suite = {
-    .name = "heap",
-    .title = "Heap",
-    .place = 30,
-    .subjects = "mello,mello_full,glibc,jemalloc,mimalloc,tcmalloc,seed",
-    .peers = PEERS,
-    .goals = goals,
-    .goal_count = sizeof goals / sizeof goals[0],
-    .run = run_suite,
-};
-
-BENCH_SUITE(heap_suite)
+BENCH_SUITE(.name = "heap", .title = "Heap", .place = 30,
+            .subjects = "mello,mello_full,glibc,jemalloc,mimalloc,tcmalloc,seed", .peers = PEERS,
+            .run = run_suite)

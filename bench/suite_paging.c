@@ -42,7 +42,7 @@ static uint64_t *walk_table(paddr_t table)
     return (uint64_t *)(void *)(ram + table);
 }
 
-static paddr_t walk_new_table(void)
+static __attribute__((noinline)) paddr_t walk_new_table(void)
 {
     paddr_t table;
 
@@ -51,18 +51,26 @@ static paddr_t walk_new_table(void)
     return table;
 }
 
-static int walk_map(vaddr_t page, paddr_t frame, uint64_t bits)
+/* The page's table of leaves of 2^last bytes; tables that are not there are made. Inlined, so that `last` is
+ * a constant. */
+static inline __attribute__((always_inline)) uint64_t *walk_make(vaddr_t page, unsigned last)
 {
     uint64_t *table = walk_root;
 
-    for (unsigned shift = 39; shift > 12; shift -= 9) {
+    for (unsigned shift = 39; shift > last; shift -= 9) {
         uint64_t *entry = &table[page >> shift & 511];
 
-        if ((*entry & 1) == 0)
+        if (__builtin_expect((*entry & 1) == 0, 0))
             *entry = walk_new_table() | 3;
         table = walk_table(*entry & 0xffffffffff000);
     }
-    uint64_t *entry = &table[page >> 12 & 511];
+    return table;
+}
+
+static int walk_map(vaddr_t page, paddr_t frame, uint64_t bits)
+{
+    uint64_t *entry = &walk_make(page, 12)[page >> 12 & 511];
+
     if ((*entry & 1) != 0)
         return 1;
     *entry = frame | bits;
@@ -143,16 +151,7 @@ static int walk_split(vaddr_t page, uint64_t bits)
 
 static int walk_map_large(vaddr_t page, paddr_t frame, uint64_t bits)
 {
-    uint64_t *table = walk_root;
-
-    for (unsigned shift = 39; shift > 21; shift -= 9) {
-        uint64_t *entry = &table[page >> shift & 511];
-
-        if ((*entry & 1) == 0)
-            *entry = walk_new_table() | 3;
-        table = walk_table(*entry & 0xffffffffff000);
-    }
-    table[page >> 21 & 511] = frame | bits | 0x80;
+    walk_make(page, 21)[page >> 21 & 511] = frame | bits | 0x80;
     return 0;
 }
 
@@ -482,10 +481,13 @@ static bool paging_run_suite(struct bench *bench)
     bool pages = bench_wants(bench, "pages: map_4k protect_4k unmap_4k translate_random");
     bool ranges = bench_wants(bench, "ranges: map_range_4k unmap_range_4k map_range_2m");
     bool splits = bench_wants(bench, "split_2m"), audits = bench_wants(bench, "audit_per_gib");
+    bool mello = bench_wants_subject(bench, "mello");
 
     set_up(bench);
     for (unsigned round = 0; round < bench_rounds(bench); round++) {
         for (size_t i = 0; i < sizeof subjects / sizeof subjects[0]; i++) {
+            if (!bench_wants_subject(bench, subjects[i].name))
+                continue;
             if (pages)
                 round_pages(bench, &subjects[i]);
             if (ranges && i > 0)
@@ -493,11 +495,11 @@ static bool paging_run_suite(struct bench *bench)
             if (splits || ranges)
                 round_large(bench, &subjects[i]);
         }
-        if (ranges) {
+        if (ranges && mello)
             round_mello_ranges(bench);
+        if (ranges && bench_wants_subject(bench, "limit"))
             round_limit(bench);
-        }
-        if (audits)
+        if (audits && mello)
             round_audit(bench);
     }
     bench_release(ram, RAM_BYTES);
@@ -517,15 +519,6 @@ static const struct bench_goal goals[] = {
     { "translate", "translate_random", "mello", "walk", 1.05, false, NULL },
 };
 
-static struct bench_suite paging_suite = {
-    .name = "paging",
-    .title = "Page tables",
-    .place = 2,
-    .subjects = "mello,mello-list,mello-1g,walk,walk_lock,limit",
-    .peers = "walk,walk_lock",
-    .goals = goals,
-    .goal_count = sizeof goals / sizeof goals[0],
-    .run = paging_run_suite,
-};
-
-BENCH_SUITE(paging_suite)
+BENCH_SUITE(.name = "paging", .title = "Page tables", .place = 2,
+            .subjects = "mello,mello-list,mello-1g,walk,walk_lock,limit", .peers = "walk,walk_lock",
+            .run = paging_run_suite)

@@ -95,6 +95,8 @@ static bool find_allocators(struct bench *bench)
         struct allocator *allocator = &allocators[allocator_count];
         enum heap_peer found = HEAP_PEER_FOUND;
 
+        if (!bench_wants_subject(bench, all[i].name))
+            continue;
         *allocator = all[i];
         if (all[i].options != NULL &&
             !find_own_library(allocator->preload, sizeof allocator->preload)) {
@@ -194,9 +196,9 @@ static struct program *new_program(struct bench *bench, const char *name, const 
 static bool make_programs(struct bench *bench, const char *source)
 {
     char line[PATH_MAX];
-    uint64_t functions = bench_pick(bench, 2, 16, 60), times = bench_pick(bench, 1, 2, 4);
+    uint64_t functions = bench_pick(bench, 2, 10, 60), times = bench_pick(bench, 1, 2, 4);
     double scale = bench_size(bench) == BENCH_TINY    ? 0.02
-                   : bench_size(bench) == BENCH_QUICK ? 1
+                   : bench_size(bench) == BENCH_QUICK ? 0.7
                                                       : 3;
     struct program *program;
 
@@ -283,10 +285,13 @@ static bool run_once(struct bench *bench, const struct program *program,
 
 static bool run_programs(struct bench *bench)
 {
-    unsigned rounds = bench_rounds(bench) > 10 ? 10 : bench_rounds(bench);
+    unsigned rounds = bench_rounds_of(bench, 1, 5, 10);
 
     for (unsigned p = 0; p < program_count; p++) {
-        if (!bench_wants(bench, programs[p].name))
+        /* one run gives both */
+        bool wanted = bench_wants(bench, programs[p].name);
+
+        if (!bench_wants(bench, programs[p].peak_name) && !wanted)
             continue;
         for (unsigned round = 0; round < rounds; round++)
             for (unsigned a = 0; a < allocator_count; a++)
@@ -323,15 +328,8 @@ static bool run_suite(struct bench *bench)
 
 static const struct bench_goal goals[] = { GOAL("python3"), GOAL("cc1"), GOAL("sqlite3") };
 
-static struct bench_suite programs_suite = {
-    .name = "programs",
-    .title = "Real programs",
-    .place = 0, /* first: a child's peak memory counts what this process had when it began it */
-    .subjects = "mello,mello_full,glibc,jemalloc,mimalloc,tcmalloc",
-    .peers = PEERS,
-    .goals = goals,
-    .goal_count = sizeof goals / sizeof goals[0],
-    .run = run_suite,
-};
-
-BENCH_SUITE(programs_suite)
+BENCH_SUITE(.name = "programs", .title = "Real programs",
+            .place =
+                0, /* first: a child's peak memory counts what this process had when it began it */
+            .subjects = "mello,mello_full,glibc,jemalloc,mimalloc,tcmalloc", .peers = PEERS,
+            .run = run_suite)
