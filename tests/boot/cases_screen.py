@@ -94,7 +94,7 @@ def take(view, argv):
         child.wait()
         text = serial.read_text("utf-8", "replace").replace("\r", "") if serial.exists() else ""
         view.last_boot = Boot(0, text, shell_text(argv), time.monotonic() - start)
-    return view.last_boot, Picture(*read_ppm(dump))
+    return view.last_boot, Picture(view, *read_ppm(dump))
 
 
 def connect(path, child):
@@ -119,14 +119,21 @@ def direct_argv(view, mode, memory="512M", line=""):
 # ---- Pictures and glyphs
 
 class Picture:
-    def __init__(self, width, height, pixels):
+    """Pixels, and the colours {name: RGB} of palette.h as this screen shows them: the picture's own,
+    since tests run beside each other and a screen of 16 bits changes them."""
+
+    def __init__(self, view, width, height, pixels):
         self.width, self.height, self.pixels = width, height, pixels
+        self.colours = read_palette(view)
 
     def line(self, y, left, right):
         """The colours of the pixels [left, right) of line y."""
         at, end = (y * self.width + left) * 3, (y * self.width + right) * 3
         data = self.pixels[at:end]
         return [data[i] << 16 | data[i + 1] << 8 | data[i + 2] for i in range(0, len(data), 3)]
+
+    def bytes_of(self, name):
+        return self.colours[name].to_bytes(3, "big")
 
     def holds(self, x, y, data):
         at = (y * self.width + x) * 3
@@ -144,14 +151,14 @@ class Face:
     def cells(self, text):
         return sum(self.glyphs[c][0] // self.dots for c in text)
 
-    def lines(self, text, rgb, ground):
+    def lines(self, picture, text, rgb, ground):
         """The text as lines of pixels; each stands `scale` times below itself."""
-        result = []
+        result, ground = [], picture.bytes_of(ground)
         for y in range(self.rows):
             data = b""
             for char in text:
                 width, rows = self.glyphs[char]
-                ink = colour_bytes("SPARK" if char == SPARKLES else rgb)
+                ink = picture.bytes_of("SPARK" if char == SPARKLES else rgb)
                 data += b"".join((ink if rows[y] >> (width - 1 - x) & 1 else ground) * self.scale
                                  for x in range(width))
             result.append(data)
@@ -159,7 +166,7 @@ class Face:
 
     def find(self, picture, text, rgb, ground="GROUND"):
         """[(x, y)] of every place where the text stands, to the pixel."""
-        lines = self.lines(text, rgb, colour_bytes(ground))
+        lines = self.lines(picture, text, rgb, ground)
         key = max(range(self.rows), key=lambda y: sum(lines[y][i:i + 3] != lines[y][i + 3:i + 6]
                                                       for i in range(0, len(lines[y]) - 3, 3)))
         found, at = [], picture.pixels.find(lines[key])
@@ -190,25 +197,13 @@ def read_glyphs(view, width, height):
     return glyphs
 
 
-_palette = {}
-
-
-def palette(name):
-    return _palette[name]
-
-
-def colour_bytes(name):
-    return palette(name).to_bytes(3, "big")
-
-
 def read_palette(view):
     text = (view.tree.root / "kernel/screen/palette.h").read_text()
-    _palette.update((name, int(value, 16)) for name, value in
-                    re.findall(r"#define PALETTE_(\w+) +0x([0-9a-f]{6})u", text))
+    return {name: int(value, 16) for name, value in
+            re.findall(r"#define PALETTE_(\w+) +0x([0-9a-f]{6})u", text)}
 
 
 def faces(view, picture):
-    read_palette(view)
     return [Face(view, *face) for face in FACES[picture.width, picture.height]]
 
 
@@ -314,16 +309,16 @@ class Segment:
     is_break: bool = False
 
 
-def measure(line, segments, break_pixels):
+def measure(line, segments, break_pixels, colours):
     """The lengths of the segments along a line of the bar, which must show them and nothing else."""
     widths, at = [], 0
     for number, segment in enumerate(segments):
         begin, kind = at, segment.kind
-        colour = palette(TYPES[kind][1])
+        colour = colours[TYPES[kind][1]]
         if segment.is_break:
-            stroke = palette("EDGE") if kind == "hole" else colour
+            stroke = colours["EDGE"] if kind == "hole" else colour
             at += break_pixels
-            expect(set(line[begin:at]) == {stroke, palette("GROUND")},
+            expect(set(line[begin:at]) == {stroke, colours["GROUND"]},
                    f"segment {number}, {kind}, is no break")
         else:
             while at < len(line) and line[at] == colour:
@@ -340,7 +335,7 @@ def check_bar(picture, small, log):
     least, both = small.row // 8, []
     for line in (top + height // 4, top + height * 3 // 4):
         pixels = picture.line(line, x, picture.width - x)
-        both.append(measure(pixels, segments, 3 * small.cell))
+        both.append(measure(pixels, segments, 3 * small.cell, picture.colours))
     expect(both[0] == both[1], "the bar is another one further down")
     check_lengths([pair for pair in zip(segments, both[0]) if not pair[0].is_break], least)
     return segments
@@ -373,7 +368,7 @@ def check_legend(picture, small, segments):
         for x, y in places:
             left = x - 2 * small.cell
             swatch = picture.line(y + small.row // 2, left, left + side)
-            expect(set(swatch) == {palette(colour)}, f"the colour of {name}: {swatch[0]:06x}")
+            expect(set(swatch) == {picture.colours[colour]}, f"the colour of {name}: {swatch[0]:06x}")
 
 
 def check_windows(picture, small, boot):
@@ -414,10 +409,10 @@ def show_sixteen_bits(view):
     """Colours lose their low bits; letters stay what they are."""
     boot, picture = take(view, direct_argv(view, "800x600x16", "64M"))
     _, large, _ = faces(view, picture)
-    for name, value in _palette.items():
+    for name, value in picture.colours.items():
         red, green, blue = value >> 19, value >> 10 & 63, value >> 3 & 31
-        _palette[name] = ((red << 3 | red >> 2) << 16 | (green << 2 | green >> 4) << 8 |
-                          blue << 3 | blue >> 2)
+        picture.colours[name] = ((red << 3 | red >> 2) << 16 | (green << 2 | green >> 4) << 8 |
+                                 blue << 3 | blue >> 2)
     only(large.find(picture, HELLO, "TEXT"), HELLO)
     expect(HELLO in Log(boot).lines, "no Hello on the serial port")
 
@@ -456,7 +451,7 @@ def read_log(picture, face):
         text, colours = "", set()
         for left in range(0, len(lines[0]) - face.cell + 1, face.cell):
             cell = [line[left:left + face.cell:face.scale] for line in lines]
-            inks = {colour for line in cell for colour in line} - {palette("GROUND")}
+            inks = {colour for line in cell for colour in line} - {picture.colours["GROUND"]}
             expect(len(inks) <= 1, f"a letter of {len(inks)} colours")
             key = tuple(sum((colour in inks) << (face.dots - 1 - x) for x, colour in enumerate(line))
                         for line in cell)
@@ -484,7 +479,7 @@ def show_panic(view, mode):
         if text != other))
     expect(len(texts) >= len(wrapped(face, lines[report:], columns)), "the report is cut off")
     head = texts.index(wrapped(face, lines[report:], columns)[0])
-    expect(shown[head][1] == {palette("BAD")}, "the first line of the report is not red")
+    expect(shown[head][1] == {picture.colours["BAD"]}, "the first line of the report is not red")
     expect(not large.find(picture, HELLO, "TEXT"), "the summary is still there")
 
 
@@ -510,7 +505,7 @@ def refuse_mode(view, mode, pattern, line="", extra=()):
 
 # ---- ./mello screenshot
 
-def read_png(path):
+def read_png(view, path):
     """A Picture of a PNG of eight-bit RGB without interlace (PNG specification, 5 and 9)."""
     data, at, body = path.read_bytes(), 8, b""
     expect(data[:8] == b"\x89PNG\r\n\x1a\n", f"{path}: no PNG")
@@ -525,7 +520,7 @@ def read_png(path):
         body += chunk if kind == b"IDAT" else b""
         at += size + 12
     expect(kind == b"IEND" and at == len(data), f"{path}: it does not end")
-    return Picture(width, height, unfilter(zlib.decompress(body), width * 3, height))
+    return Picture(view, width, height, unfilter(zlib.decompress(body), width * 3, height))
 
 
 def unfilter(body, stride, height):
@@ -556,7 +551,7 @@ def screenshot(view):
                       "loader.mode=640x480x32")
     expect(boot.status == 0, f"exit status {boot.status}, not 0")
     expect([entry.name for entry in folder.iterdir()] == [path.name], "something is left beside it")
-    picture = read_png(path)
+    picture = read_png(view, path)
     small, large, _ = faces(view, picture)
     only(large.find(picture, HELLO, "TEXT"), HELLO)
     only(small.find(picture, "✓ all passed", "GOOD", "PANEL"), "all passed")
@@ -566,7 +561,7 @@ def screenshot_firmware(view):
     path = view.folder() / "bios.png"
     boot = view.mello("screenshot", "--firmware", "bios", str(path), "--memory", "64M")
     expect(boot.status == 0, f"exit status {boot.status}, not 0")
-    picture = read_png(path)
+    picture = read_png(view, path)
     only(faces(view, picture)[1].find(picture, HELLO, "TEXT"), HELLO)
 
 
@@ -577,7 +572,7 @@ def screenshot_of_panic(view):
                       "mello.fault=ud loader.mode=640x480x32")
     expect(boot.status == 3, f"exit status {boot.status}, not 3")
     expect("PANIC: #UD" in boot.text, "it does not say what happened")
-    picture = read_png(path)
+    picture = read_png(view, path)
     expect("PANIC: #UD invalid opcode (vector 6), no error code" in
            [text for text, _ in read_log(picture, faces(view, picture)[2])], "not on the picture")
 
