@@ -135,6 +135,8 @@ static void *count_under_lock(void *argument)
     for (unsigned i = 0; i < 200000; i++) {
         uint64_t saved = mm_port_lock(&lock);
         guarded++;
+        if (i % 50000 == 0)
+            usleep(3000); /* the others fall asleep, and look again by themselves */
         mm_port_unlock(&lock, saved);
     }
     return NULL;
@@ -154,7 +156,7 @@ static void linux_lock_excludes_and_leaves_errno(void **state)
     mm_port_cpu_barrier();
     assert_int_equal(errno, 12345);
     assert_int_equal(guarded, 1000000);
-    assert_int_equal(lock.word, 0);
+    assert_int_equal(lock.word & 0xffff, 0); /* the upper half may still tell of who slept */
 }
 
 /* The two sides of the protocol that the barrier exists for (Dekker): the owner has only a compiler
