@@ -98,20 +98,14 @@ struct heap_cache *heap_cache_here(struct kheap *heap, unsigned slot)
 
 /* ---- remote frees ---- */
 
-/* Reports are written when the lock is released. */
-struct doubles {
-    unsigned count;
-    vaddr_t blocks[HEAP_REMOTE_MAX];
-};
-
-static void add_double(struct doubles *doubles, vaddr_t block)
+static void add_double(struct heap_doubles *doubles, vaddr_t block)
 {
     if (doubles->count < HEAP_REMOTE_MAX)
         doubles->blocks[doubles->count] = block;
     doubles->count++;
 }
 
-static void report_doubles(struct kheap *heap, const struct doubles *doubles)
+void heap_doubles_report(struct kheap *heap, const struct heap_doubles *doubles)
 {
     unsigned shown = doubles->count < HEAP_REMOTE_MAX ? doubles->count : HEAP_REMOTE_MAX;
 
@@ -120,7 +114,7 @@ static void report_doubles(struct kheap *heap, const struct doubles *doubles)
 }
 
 static void settle_block_locked(struct kheap *heap, struct heap_span *span, unsigned index,
-                                struct doubles *doubles)
+                                struct heap_doubles *doubles)
 {
     uint8_t expected = KHEAP_BYTE_REMOTE;
 
@@ -133,7 +127,8 @@ static void settle_block_locked(struct kheap *heap, struct heap_span *span, unsi
 }
 
 /* The remote blocks of a span go home. The span may end with the last one. */
-static void settle_span_locked(struct kheap *heap, struct heap_span *span, struct doubles *doubles)
+static void settle_span_locked(struct kheap *heap, struct heap_span *span,
+                               struct heap_doubles *doubles)
 {
     uint64_t remote[HEAP_FREE_WORDS];
 
@@ -147,14 +142,14 @@ static void settle_span_locked(struct kheap *heap, struct heap_span *span, struc
 }
 
 static void settle_cache_locked(struct kheap *heap, struct heap_cache *cache,
-                                struct doubles *doubles)
+                                struct heap_doubles *doubles)
 {
     while (!heap_list_is_empty(&cache->pending))
         settle_span_locked(heap, HEAP_OF(cache->pending.next, struct heap_span, pending), doubles);
 }
 
 /* A block that this or another slot has freed reaches its span. */
-static void deliver_locked(struct kheap *heap, vaddr_t block, struct doubles *doubles)
+static void deliver_locked(struct kheap *heap, vaddr_t block, struct heap_doubles *doubles)
 {
     struct heap_span *span = heap_span_at(heap, block);
     unsigned index;
@@ -224,7 +219,7 @@ static void put_home_locked(struct kheap *heap, struct kheap_entry entry)
 }
 
 static void empty_remote_locked(struct kheap *heap, struct heap_cache *cache, int32_t from,
-                                uint32_t count, struct doubles *doubles)
+                                uint32_t count, struct heap_doubles *doubles)
 {
     for (uint32_t i = 0; i < count; i++)
         deliver_locked(heap, entry_at(&cache->remote, from + (int32_t)i).block, doubles);
@@ -232,7 +227,7 @@ static void empty_remote_locked(struct kheap *heap, struct heap_cache *cache, in
 
 /* The owner: its list of other slots' blocks is delivered. */
 static void deliver_own_locked(struct kheap *heap, struct heap_cache *cache,
-                               struct doubles *doubles)
+                               struct heap_doubles *doubles)
 {
     uint32_t count = magazine_count_locked(&cache->remote.magazine);
 
@@ -242,7 +237,7 @@ static void deliver_own_locked(struct kheap *heap, struct heap_cache *cache,
 
 void heap_remote_add(struct kheap *heap, struct heap_cache *cache, vaddr_t block, uint8_t *state)
 {
-    struct doubles doubles = { 0 };
+    struct heap_doubles doubles = { 0 };
 
     if (cache != NULL && __atomic_load_n(&cache->remote.magazine.bottom, __ATOMIC_RELAXED) <
                              __atomic_load_n(&cache->remote.magazine.limit, __ATOMIC_RELAXED)) {
@@ -254,7 +249,7 @@ void heap_remote_add(struct kheap *heap, struct heap_cache *cache, vaddr_t block
         deliver_own_locked(heap, cache, &doubles);
     deliver_locked(heap, block, &doubles);
     mm_port_unlock(&heap->lock, saved);
-    report_doubles(heap, &doubles);
+    heap_doubles_report(heap, &doubles);
 }
 
 /* ---- filling ---- */
@@ -268,7 +263,8 @@ static void adopt_locked(struct kheap *heap, struct heap_cache *cache, struct he
 
 /* A span of the class with a block in it: own, nobody's, or new. */
 static struct heap_span *find_span_locked(struct kheap *heap, struct heap_cache *cache,
-                                          unsigned size_class, enum heap_need *need)
+                                          unsigned size_class, enum heap_effort effort,
+                                          enum heap_need *need)
 {
     struct heap_span *span;
 
@@ -277,7 +273,7 @@ static struct heap_span *find_span_locked(struct kheap *heap, struct heap_cache 
     if (!heap_list_is_empty(&heap->spans[size_class]))
         span = HEAP_OF(heap->spans[size_class].next, struct heap_span, link);
     else
-        span = heap_span_new_locked(heap, size_class, need);
+        span = heap_span_new_locked(heap, size_class, effort, need);
     if (span != NULL)
         adopt_locked(heap, cache, span);
     return span;
@@ -307,7 +303,8 @@ static void fill_locked(struct kheap *heap, struct heap_cache *cache, unsigned s
 }
 
 static bool refill_locked(struct kheap *heap, struct heap_cache *cache, unsigned size_class,
-                          struct kheap_entry *out, enum heap_need *need, struct doubles *doubles)
+                          enum heap_effort effort, struct kheap_entry *out, enum heap_need *need,
+                          struct heap_doubles *doubles)
 {
     if (cache != NULL) {
         struct kheap_magazine *magazine = &cache->front.classes[size_class];
@@ -321,7 +318,7 @@ static bool refill_locked(struct kheap *heap, struct heap_cache *cache, unsigned
         compact_locked(magazine, 0);
         settle_cache_locked(heap, cache, doubles);
     }
-    struct heap_span *span = find_span_locked(heap, cache, size_class, need);
+    struct heap_span *span = find_span_locked(heap, cache, size_class, effort, need);
     if (span == NULL)
         return false;
     *out = take_from_locked(heap, span);
@@ -343,33 +340,46 @@ static bool steal_locked(struct kheap *heap, unsigned size_class, struct kheap_e
     return false;
 }
 
+/* One search under one lock. HEAP_SCARCE: what all caches hold comes back and is used before anybody
+ * else can take it, so that a search without success means that there was nothing. */
+static bool search_class(struct kheap *heap, unsigned slot, unsigned size_class,
+                         enum heap_effort effort, struct kheap_entry *out, enum heap_need *need)
+{
+    struct heap_cache *cache = heap_cache_here(heap, slot);
+    struct heap_doubles doubles = { 0 };
+    uint64_t saved = mm_port_lock(&heap->lock);
+
+    if (effort == HEAP_SCARCE)
+        heap_caches_drain_locked(heap, KHEAP_ALL_SLOTS, slot, &doubles);
+    bool done = refill_locked(heap, cache, size_class, effort, out, need, &doubles) ||
+                (effort == HEAP_SCARCE && steal_locked(heap, size_class, out));
+    if (done)
+        __atomic_store_n(out->state, KHEAP_BYTE_ALLOCATED, __ATOMIC_RELAXED);
+    mm_port_unlock(&heap->lock, saved);
+    heap_doubles_report(heap, &doubles);
+    return done;
+}
+
 /* A block for the caller alone, KHEAP_BYTE_ALLOCATED, in any way there is; without the lock. */
 bool heap_class_alloc(struct kheap *heap, unsigned slot, unsigned size_class,
                       struct kheap_entry *out)
 {
-    struct heap_cache *cache = heap_cache_here(heap, slot);
-    bool done = false, last = false;
+    enum heap_effort effort = HEAP_USUAL;
+    unsigned tries = 0;
 
     if (slot == MM_PORT_SHARED_SLOT)
         magazine_absent_reset(&heap_absent_cache.classes[size_class].magazine);
-    while (!done) {
+    for (;;) {
         enum heap_need need = HEAP_HAS_ALL;
-        struct doubles doubles = { 0 };
-        uint64_t saved = mm_port_lock(&heap->lock);
-        done = refill_locked(heap, cache, size_class, out, &need, &doubles) ||
-               (last && steal_locked(heap, size_class, out));
-        if (done)
-            __atomic_store_n(out->state, KHEAP_BYTE_ALLOCATED, __ATOMIC_RELAXED);
-        mm_port_unlock(&heap->lock, saved);
-        report_doubles(heap, &doubles);
-        if (done || last)
-            break;
+        uint64_t moves = __atomic_load_n(&heap->moves, __ATOMIC_ACQUIRE);
+        if (search_class(heap, slot, size_class, effort, out, &need))
+            return true;
         if (heap_supply(heap, need, heap_span_bytes_of(size_class)))
             continue;
-        heap_caches_drain(heap, KHEAP_ALL_SLOTS, slot);
-        last = true;
+        if (effort == HEAP_SCARCE && !heap_may_find_more(heap, moves, tries++))
+            return false;
+        effort = HEAP_SCARCE;
     }
-    return done;
 }
 
 /* ---- emptying ---- */
@@ -393,7 +403,8 @@ void heap_keep_locked(struct kheap *heap, struct heap_cache *cache, struct heap_
 }
 
 /* Takes back, behind the barrier, what was in one cache. */
-static void take_all_locked(struct kheap *heap, struct heap_cache *cache, struct doubles *doubles)
+static void take_all_locked(struct kheap *heap, struct heap_cache *cache,
+                            struct heap_doubles *doubles)
 {
     int32_t from;
     uint32_t count;
@@ -450,32 +461,38 @@ static bool is_meant(const struct kheap *heap, unsigned slot, unsigned i)
     return (slot == KHEAP_ALL_SLOTS || slot == i) && heap_cache_at(heap, i) != NULL;
 }
 
-void heap_caches_drain(struct kheap *heap, unsigned slot, unsigned own_slot)
+void heap_caches_drain_locked(struct kheap *heap, unsigned slot, unsigned own_slot,
+                              struct heap_doubles *doubles)
 {
-    struct doubles doubles = { 0 };
-    uint64_t saved = mm_port_lock(&heap->lock);
-
     for (unsigned i = 0; i < MM_PORT_SLOTS; i++)
         if (is_meant(heap, slot, i))
             begin_taking_locked(heap_cache_at(heap, i));
     mm_port_cpu_barrier();
     for (unsigned i = 0; i < MM_PORT_SLOTS; i++)
         if (is_meant(heap, slot, i))
-            take_all_locked(heap, heap_cache_at(heap, i), &doubles);
+            take_all_locked(heap, heap_cache_at(heap, i), doubles);
     for (unsigned i = 0; i < MM_PORT_SLOTS; i++) {
         if (!is_meant(heap, slot, i))
             continue;
-        settle_cache_locked(heap, heap_cache_at(heap, i), &doubles);
+        settle_cache_locked(heap, heap_cache_at(heap, i), doubles);
         release_spans_locked(heap, heap_cache_at(heap, i), slot == i || own_slot == i);
     }
+}
+
+void heap_caches_drain(struct kheap *heap, unsigned slot, unsigned own_slot)
+{
+    struct heap_doubles doubles = { 0 };
+    uint64_t saved = mm_port_lock(&heap->lock);
+
+    heap_caches_drain_locked(heap, slot, own_slot, &doubles);
     mm_port_unlock(&heap->lock, saved);
-    report_doubles(heap, &doubles);
+    heap_doubles_report(heap, &doubles);
     heap_shrink(heap, 0);
 }
 
 void heap_caches_switch(struct kheap *heap, bool off)
 {
-    struct doubles doubles = { 0 };
+    struct heap_doubles doubles = { 0 };
     uint64_t saved = mm_port_lock(&heap->lock);
 
     __atomic_store_n(&heap->off, off, __ATOMIC_RELAXED);
@@ -493,7 +510,7 @@ void heap_caches_switch(struct kheap *heap, bool off)
                 take_all_locked(heap, heap_cache_at(heap, i), &doubles);
     }
     mm_port_unlock(&heap->lock, saved);
-    report_doubles(heap, &doubles);
+    heap_doubles_report(heap, &doubles);
 }
 
 /* ---- counting ---- */

@@ -160,16 +160,21 @@ static struct heap_record *take_records_locked(struct kheap *heap, unsigned size
     return records;
 }
 
+static uint64_t records_bytes(unsigned size_class)
+{
+    return heap_span_bytes_of(size_class) / kheap_class_bytes(size_class) *
+           sizeof(struct heap_record);
+}
+
 static struct heap_record *make_records(struct kheap *heap, unsigned size_class)
 {
-    uint64_t blocks = heap_span_bytes_of(size_class) / kheap_class_bytes(size_class);
     struct heap_record *records;
     uint64_t saved = mm_port_lock(&heap->lock);
 
     records = take_records_locked(heap, size_class);
     mm_port_unlock(&heap->lock, saved);
     if (records == NULL)
-        records = heap_state_alloc(heap, blocks * sizeof(struct heap_record));
+        records = heap_state_alloc(heap, records_bytes(size_class));
     return records;
 }
 
@@ -187,9 +192,10 @@ static struct heap_span *find_span_locked(struct kheap *heap, unsigned size_clas
 }
 
 static struct heap_span *new_span_locked(struct kheap *heap, unsigned size_class, uint8_t guards,
-                                         struct heap_record **records, enum heap_need *need)
+                                         enum heap_effort effort, struct heap_record **records,
+                                         enum heap_need *need)
 {
-    struct heap_span *span = heap_span_new_locked(heap, size_class, need);
+    struct heap_span *span = heap_span_new_locked(heap, size_class, effort, need);
 
     if (span == NULL)
         return NULL;
@@ -215,42 +221,75 @@ static unsigned take_random_locked(struct kheap *heap, struct heap_span *span)
     return index;
 }
 
-/* A block of a guarded span of the class. *dirty: its content is unknown, not zeroes. */
+/* A block of a span that has one, or of a new span for which *records are there (HEAP_SCARCE, which is
+ * as in heap_cache.c: or can be had).
+ *   *dirty: its content is unknown, not zeroes. */
+static struct heap_span *search_class(struct kheap *heap, unsigned size_class, uint8_t guards,
+                                      enum heap_effort effort, struct heap_record **records,
+                                      enum heap_need *need, unsigned *index, bool *dirty)
+{
+    struct heap_doubles doubles = { 0 };
+    uint64_t saved = mm_port_lock(&heap->lock);
+
+    if (effort == HEAP_SCARCE)
+        heap_caches_drain_locked(heap, KHEAP_ALL_SLOTS, mm_port_cpu_slot(), &doubles);
+    struct heap_span *span = find_span_locked(heap, size_class, guards);
+    if (span == NULL && *records == NULL && effort == HEAP_SCARCE) {
+        *records = take_records_locked(heap, size_class);
+        if (*records == NULL)
+            *records = heap_state_alloc_locked(heap, records_bytes(size_class), effort);
+    }
+    if (span == NULL && *records != NULL)
+        span = new_span_locked(heap, size_class, guards, effort, records, need);
+    if (span != NULL) {
+        *index = take_random_locked(heap, span);
+        *dirty = (guards & HEAP_GUARD_FULL) == 0 ||
+                 (record_of(span, *index)->serial == 0 && !span->fresh);
+        /* Nobody else may take the block for free from here on. */
+        __atomic_store_n(&span->states[*index], KHEAP_BYTE_REMOTE, __ATOMIC_RELAXED);
+    }
+    mm_port_unlock(&heap->lock, saved);
+    heap_doubles_report(heap, &doubles);
+    return span;
+}
+
+static void give_records(struct kheap *heap, unsigned size_class, struct heap_record *records)
+{
+    uint64_t saved = mm_port_lock(&heap->lock);
+
+    *(struct heap_record **)(void *)records = heap->free_records[size_class];
+    heap->free_records[size_class] = records;
+    mm_port_unlock(&heap->lock, saved);
+}
+
+/* As heap_class_alloc(); blocks in quarantine are the caller's matter. */
 static struct heap_span *take_in_class(struct kheap *heap, unsigned size_class, uint8_t guards,
                                        unsigned *index, bool *dirty)
 {
     struct heap_span *span = NULL;
     struct heap_record *records = NULL;
-    enum heap_need need = HEAP_HAS_ALL;
+    enum heap_effort effort = HEAP_USUAL;
+    unsigned tries = 0;
 
-    while (span == NULL) {
-        uint64_t saved = mm_port_lock(&heap->lock);
-        span = find_span_locked(heap, size_class, guards);
-        if (span == NULL && records != NULL)
-            span = new_span_locked(heap, size_class, guards, &records, &need);
-        if (span != NULL) {
-            *index = take_random_locked(heap, span);
-            *dirty = (guards & HEAP_GUARD_FULL) == 0 ||
-                     (record_of(span, *index)->serial == 0 && !span->fresh);
-            /* Nobody else may take the block for free from here on. */
-            __atomic_store_n(&span->states[*index], KHEAP_BYTE_REMOTE, __ATOMIC_RELAXED);
-        }
-        mm_port_unlock(&heap->lock, saved);
+    for (;;) {
+        enum heap_need need = HEAP_HAS_ALL;
+        uint64_t moves = __atomic_load_n(&heap->moves, __ATOMIC_ACQUIRE);
+        span = search_class(heap, size_class, guards, effort, &records, &need, index, dirty);
         if (span != NULL)
             break;
-        if (records == NULL)
+        if (records == NULL) {
             records = make_records(heap, size_class);
-        else if (!heap_supply(heap, need, heap_span_bytes_of(size_class)))
+            if (records != NULL)
+                continue;
+        } else if (heap_supply(heap, need, heap_span_bytes_of(size_class))) {
+            continue;
+        }
+        if (effort == HEAP_SCARCE && !heap_may_find_more(heap, moves, tries++))
             break;
-        if (records == NULL)
-            break;
+        effort = HEAP_SCARCE;
     }
-    if (records != NULL) {
-        uint64_t saved = mm_port_lock(&heap->lock);
-        *(struct heap_record **)(void *)records = heap->free_records[size_class];
-        heap->free_records[size_class] = records;
-        mm_port_unlock(&heap->lock, saved);
-    }
+    if (records != NULL)
+        give_records(heap, size_class, records);
     return span;
 }
 
@@ -291,6 +330,19 @@ static void fill_record(struct kheap *heap, struct heap_span *span, unsigned ind
     mm_port_unlock(&heap->lock, saved);
 }
 
+/* Another CPU may be faster to take what the quarantine held: tried again as long as it held
+ * something, some times.
+ *   Returns:    true if something came, or the first time (another CPU may have emptied it). */
+static bool may_empty_quarantine(struct kheap *heap, unsigned tries)
+{
+    uint64_t saved = mm_port_lock(&heap->lock);
+    bool any = heap->quarantine.count != 0;
+
+    mm_port_unlock(&heap->lock, saved);
+    heap_guard_flush(heap);
+    return tries == 0 || (any && tries < HEAP_TRIES_LARGE);
+}
+
 void *heap_guard_alloc(struct kheap *heap, size_t bytes, size_t align_bytes, bool clear,
                        vaddr_t site)
 {
@@ -304,10 +356,8 @@ void *heap_guard_alloc(struct kheap *heap, size_t bytes, size_t align_bytes, boo
     if (!lay_out(guards, bytes, align_bytes, &layout))
         return NULL;
     struct heap_span *span = take_block(heap, &layout, guards, &index, &dirty);
-    if (span == NULL) {
-        heap_guard_flush(heap);
+    for (unsigned tries = 0; span == NULL && may_empty_quarantine(heap, tries); tries++)
         span = take_block(heap, &layout, guards, &index, &dirty);
-    }
     if (span == NULL)
         return NULL;
     mm_port_memory_allocated((void *)block_start(span, index), heap_span_room(span));

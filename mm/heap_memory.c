@@ -87,25 +87,29 @@ static void *state_from_pmm(struct kheap *heap, uint64_t bytes)
     return phys_to_virt(first);
 }
 
-static void *state_from_region(struct kheap *heap, uint64_t bytes)
+static void *state_from_region_locked(struct kheap *heap, uint64_t bytes, enum heap_effort effort)
 {
     bool zeroed;
     uint64_t run = mm_round_up(bytes, PAGE_SIZE);
-    uint64_t saved = mm_port_lock(&heap->lock);
-    uint64_t offset =
-        run > MAX_BLOCK_SIZE ? HEAP_NO_OFFSET : heap_run_take_locked(heap, run, PAGE_SIZE, &zeroed);
+    uint64_t offset = run > MAX_BLOCK_SIZE
+                          ? HEAP_NO_OFFSET
+                          : heap_run_take_locked(heap, run, PAGE_SIZE, effort, &zeroed);
 
-    if (offset != HEAP_NO_OFFSET) {
-        heap_pages_set_locked(heap, offset, run, heap->state_span);
-        heap->state_bytes += run;
-    }
-    mm_port_unlock(&heap->lock, saved);
     if (offset == HEAP_NO_OFFSET)
         return NULL;
+    heap_pages_set_locked(heap, offset, run, heap->state_span);
+    heap->state_bytes += run;
     void *at = (void *)(heap->front.base + offset);
     mm_port_memory_allocated(at, run);
     memset(at, 0, run);
     return at;
+}
+
+void *heap_state_alloc_locked(struct kheap *heap, uint64_t bytes, enum heap_effort effort)
+{
+    void *at = bump(heap, bytes);
+
+    return at != NULL ? at : state_from_region_locked(heap, bytes, effort);
 }
 
 void *heap_state_alloc(struct kheap *heap, uint64_t bytes)
@@ -114,9 +118,14 @@ void *heap_state_alloc(struct kheap *heap, uint64_t bytes)
     void *at = bump(heap, bytes);
 
     mm_port_unlock(&heap->lock, saved);
+    if (at == NULL && heap->source.pmm != NULL)
+        at = state_from_pmm(heap, bytes);
     if (at != NULL)
         return at;
-    return heap->source.pmm != NULL ? state_from_pmm(heap, bytes) : state_from_region(heap, bytes);
+    saved = mm_port_lock(&heap->lock);
+    at = heap_state_alloc_locked(heap, bytes, HEAP_USUAL);
+    mm_port_unlock(&heap->lock, saved);
+    return at;
 }
 
 static uint64_t span_bytes(unsigned kind)
@@ -125,9 +134,21 @@ static uint64_t span_bytes(unsigned kind)
                        64);
 }
 
-struct heap_span *heap_span_memory_take_locked(struct kheap *heap, unsigned blocks)
+/* A page of spans of that kind. What another CPU has brought meanwhile, and the rest of the page
+ * before, is not lost. */
+static void add_span_page_locked(struct kheap *heap, unsigned kind, uint8_t *page)
 {
-    unsigned kind = blocks > HEAP_SMALL_STATES;
+    while ((uint64_t)(heap->page_end[kind] - heap->page[kind]) >= span_bytes(kind)) {
+        struct heap_span *span = (struct heap_span *)(void *)heap->page[kind];
+        heap->page[kind] += span_bytes(kind);
+        heap_list_add(&heap->free_spans[kind], &span->link);
+    }
+    heap->page[kind] = page;
+    heap->page_end[kind] = page + PAGE_SIZE;
+}
+
+static struct heap_span *span_memory_locked(struct kheap *heap, unsigned kind)
+{
     uint64_t bytes = span_bytes(kind);
     struct heap_span *span;
 
@@ -139,6 +160,22 @@ struct heap_span *heap_span_memory_take_locked(struct kheap *heap, unsigned bloc
         heap->page[kind] += bytes;
     } else {
         span = bump(heap, bytes);
+    }
+    return span;
+}
+
+struct heap_span *heap_span_memory_take_locked(struct kheap *heap, unsigned blocks,
+                                               enum heap_effort effort)
+{
+    unsigned kind = blocks > HEAP_SMALL_STATES;
+    struct heap_span *span = span_memory_locked(heap, kind);
+
+    if (span == NULL && (heap->source.pmm == NULL || effort == HEAP_SCARCE)) {
+        uint8_t *page = state_from_region_locked(heap, PAGE_SIZE, effort);
+        if (page == NULL)
+            return NULL;
+        add_span_page_locked(heap, kind, page);
+        span = span_memory_locked(heap, kind);
     }
     if (span == NULL)
         return NULL;
@@ -155,7 +192,6 @@ void heap_span_memory_give_locked(struct kheap *heap, struct heap_span *span)
     heap_list_add(&heap->free_spans[span->big], &span->link);
 }
 
-/* A page of spans of that kind. */
 static bool supply_state(struct kheap *heap, unsigned kind)
 {
     uint8_t *page = heap_state_alloc(heap, PAGE_SIZE);
@@ -163,14 +199,7 @@ static bool supply_state(struct kheap *heap, unsigned kind)
     if (page == NULL)
         return false;
     uint64_t saved = mm_port_lock(&heap->lock);
-    /* What another CPU has brought meanwhile, and the rest of the page before, is not lost. */
-    while ((uint64_t)(heap->page_end[kind] - heap->page[kind]) >= span_bytes(kind)) {
-        struct heap_span *span = (struct heap_span *)(void *)heap->page[kind];
-        heap->page[kind] += span_bytes(kind);
-        heap_list_add(&heap->free_spans[kind], &span->link);
-    }
-    heap->page[kind] = page;
-    heap->page_end[kind] = page + PAGE_SIZE;
+    add_span_page_locked(heap, kind, page);
     mm_port_unlock(&heap->lock, saved);
     return true;
 }
@@ -346,8 +375,31 @@ static void add_memory_locked(struct kheap *heap, uint64_t offset, uint64_t byte
 
 /* ---- runs ---- */
 
-uint64_t heap_run_take_locked(struct kheap *heap, uint64_t bytes, uint64_t align_bytes,
-                              bool *zeroed)
+uint64_t heap_state_kept_locked(const struct kheap *heap)
+{
+    uint64_t from = mm_round_up((uintptr_t)heap->bump, PAGE_SIZE);
+
+    return heap->source.pmm == NULL ? (uintptr_t)heap->bump_end - from : 0;
+}
+
+/* What was kept for state becomes memory for blocks.
+ *   Returns:    true if it was something. */
+static bool give_up_kept_state_locked(struct kheap *heap)
+{
+    vaddr_t end = (uintptr_t)heap->bump_end, from = end - heap_state_kept_locked(heap);
+
+    if (from == end)
+        return false;
+    heap->bump_end = (uint8_t *)from;
+    heap->state_bytes -= end - from;
+    heap->region_bytes -= end - from;
+    heap_pages_set_locked(heap, from - heap->front.base, end - from, NULL);
+    add_memory_locked(heap, from - heap->front.base, end - from, false);
+    return true;
+}
+
+static uint64_t take_from_chunk_locked(struct kheap *heap, uint64_t bytes, uint64_t align_bytes,
+                                       bool *zeroed)
 {
     unsigned list = buddy_order(bytes > align_bytes ? bytes : align_bytes);
 
@@ -364,6 +416,16 @@ uint64_t heap_run_take_locked(struct kheap *heap, uint64_t bytes, uint64_t align
     if (offset + bytes > chunk->dirty_end)
         chunk->dirty_end = offset + bytes;
     return chunk->offset + offset;
+}
+
+uint64_t heap_run_take_locked(struct kheap *heap, uint64_t bytes, uint64_t align_bytes,
+                              enum heap_effort effort, bool *zeroed)
+{
+    uint64_t offset = take_from_chunk_locked(heap, bytes, align_bytes, zeroed);
+
+    if (offset == HEAP_NO_OFFSET && effort == HEAP_SCARCE && give_up_kept_state_locked(heap))
+        offset = take_from_chunk_locked(heap, bytes, align_bytes, zeroed);
+    return offset;
 }
 
 void heap_run_give_locked(struct kheap *heap, uint64_t offset, uint64_t bytes)
@@ -544,8 +606,9 @@ static bool grow(struct kheap *heap, uint64_t bytes)
     if (heap->source.pmm == NULL)
         return false;
     if (!heap->small &&
-        (in_window ? commit_in_window(heap, step, &offset) : commit_in_hhdm(heap, step, &offset)))
-        return add_memory(heap, offset, step);
+        (in_window ? commit_in_window(heap, step, &offset) : commit_in_hhdm(heap, step, &offset)) &&
+        add_memory(heap, offset, step))
+        return true;
     step = PIECE_BYTES;
     while (step < bytes)
         step *= 2;
@@ -561,10 +624,39 @@ static bool grow(struct kheap *heap, uint64_t bytes)
     return add_memory(heap, offset, step);
 }
 
+/* ---- memory on its way ---- */
+
+static void begin_move(struct kheap *heap)
+{
+    __atomic_fetch_add(&heap->moving, 1, __ATOMIC_ACQ_REL);
+}
+
+static void end_move(struct kheap *heap, bool arrived)
+{
+    if (arrived)
+        __atomic_fetch_add(&heap->moves, 1, __ATOMIC_ACQ_REL);
+    __atomic_fetch_sub(&heap->moving, 1, __ATOMIC_ACQ_REL);
+}
+
 bool heap_supply(struct kheap *heap, enum heap_need need, uint64_t bytes)
 {
-    return need == HEAP_NEEDS_PAGES ? grow(heap, bytes)
-                                    : supply_state(heap, need == HEAP_NEEDS_BIG_STATE);
+    begin_move(heap);
+    bool done = need == HEAP_NEEDS_PAGES ? grow(heap, bytes)
+                                         : supply_state(heap, need == HEAP_NEEDS_BIG_STATE);
+    end_move(heap, done);
+    return done;
+}
+
+/* Who is moving memory may be what this handler has interrupted: only a thread of control waits, by
+ * searching again. */
+bool heap_may_find_more(struct kheap *heap, uint64_t moves, unsigned tries)
+{
+    bool may_wait = mm_port_cpu_slot() % MM_PORT_LEVELS == 0;
+
+    if (tries >= HEAP_TRIES_MAX)
+        return false;
+    return (may_wait && __atomic_load_n(&heap->moving, __ATOMIC_ACQUIRE) != 0) ||
+           __atomic_load_n(&heap->moves, __ATOMIC_ACQUIRE) != moves;
 }
 
 /* ---- shrinking ---- */
@@ -609,8 +701,10 @@ static bool take_spare_run(struct kheap *heap, unsigned keep, uint64_t *offset, 
     uint64_t saved = mm_port_lock(&heap->lock);
     struct heap_chunk *chunk = heap->spare_chunks > keep ? find_spare_locked(heap) : NULL;
 
-    if (chunk != NULL)
+    if (chunk != NULL) {
+        begin_move(heap);
         take_spare_run_locked(heap, chunk, offset, bytes);
+    }
     mm_port_unlock(&heap->lock, saved);
     return chunk != NULL;
 }
@@ -625,6 +719,7 @@ void heap_shrink(struct kheap *heap, unsigned keep)
     while (take_spare_run(heap, keep, &offset, &bytes)) {
         decommit(heap, offset, bytes);
         unreserve(heap, mm_round_down(offset, HEAP_CHUNK_BYTES), HEAP_CHUNK_BYTES);
+        end_move(heap, true);
     }
 }
 
@@ -741,12 +836,25 @@ void heap_large_give(struct kheap *heap, uint64_t offset, uint64_t bytes)
 /* ---- creating ---- */
 
 #define STATE_PAGES 2u /* of each kind of span, at the beginning */
+/* A region that does not grow keeps a sixteenth, at most this, for more state: between the blocks it
+ * would stand in the way of large ones for good. Given up when memory is scarce. */
+#define STATE_KEPT_PART 16u
+#define STATE_KEPT_MOST (MAX_BLOCK_SIZE / 2)
 
 static uint64_t table_bytes(const struct heap_memory_config *config)
 {
     return mm_round_up(mm_round_up(config->bytes, HEAP_CHUNK_BYTES) / HEAP_CHUNK_BYTES *
                            sizeof(struct kheap_chunk *),
                        64);
+}
+
+static uint64_t kept_bytes(const struct heap_memory_config *config)
+{
+    uint64_t bytes = config->first_bytes / STATE_KEPT_PART;
+
+    if (config->source.pmm != NULL)
+        return 0;
+    return bytes < STATE_KEPT_MOST ? bytes : STATE_KEPT_MOST;
 }
 
 /* The table is part of the first memory, but where it is for more than that. */
@@ -782,7 +890,7 @@ mm_status_t heap_memory_create(const struct heap_memory_config *config, struct k
         first / HEAP_CHUNK_BYTES;
     uint64_t own = mm_round_up(sizeof(struct kheap), 64) + chunks * chunk_state_bytes() +
                    (config->source.pmm == NULL ? table_bytes(config) : 0) +
-                   STATE_PAGES * 2 * PAGE_SIZE;
+                   STATE_PAGES * 2 * PAGE_SIZE + kept_bytes(config);
     struct kheap *heap = config->first;
 
     own = mm_round_up(own, PAGE_SIZE);
@@ -801,7 +909,7 @@ mm_status_t heap_memory_create(const struct heap_memory_config *config, struct k
     init_lists(heap);
     if (!place_table(heap, config))
         return MM_OUT_OF_MEMORY;
-    heap->state_span = heap_span_memory_take_locked(heap, 1);
+    heap->state_span = heap_span_memory_take_locked(heap, 1, HEAP_USUAL);
     heap->state_span->front.base = (uintptr_t)heap;
     heap->state_span->front.owner = KHEAP_NO_OWNER;
     heap->state_span->front.size_class = HEAP_CLASS_STATE;

@@ -168,7 +168,7 @@ struct kheap {
     bool off;                    /* the caches are switched off: every call goes the slow way */
     uint8_t guards;              /* HEAP_GUARD_* of new blocks */
     vaddr_t first;               /* the first memory, beginning with this struct */
-    uint64_t state_bytes;        /* in region_bytes, the heap's own */
+    uint64_t state_bytes;        /* in region_bytes: the heap's own, and what is kept for that */
     uint64_t region_bytes;
     uint64_t frames;
     uint64_t failed;
@@ -176,10 +176,12 @@ struct kheap {
     uint64_t run_blocks, run_bytes;
     uint64_t search_from; /* where the window is searched for free addresses: chunk number */
     unsigned spare_chunks;
+    unsigned moving; /* atomic: how many move memory between the pmm and the heap just now */
+    uint64_t moves;  /* atomic: how often memory arrived */
     struct heap_link chunks[HEAP_CHUNK_LISTS];
     struct heap_link spans[KHEAP_CLASSES];   /* of nobody, with free blocks */
     struct heap_link guarded[KHEAP_CLASSES]; /* guarded ones, with free blocks */
-    /* memory for state */
+    /* memory for state; a region that does not grow keeps [bump, bump_end) for it */
     uint8_t *bump, *bump_end;
     uint8_t *page[2], *page_end[2]; /* being cut, by kind of span */
     struct heap_link free_spans[2]; /* by kind */
@@ -220,11 +222,15 @@ struct heap_memory_config {
 MM_MUST_USE mm_status_t heap_memory_create(const struct heap_memory_config *config,
                                            struct kheap **out);
 
+/* How hard to look for memory. HEAP_SCARCE comes when nothing else is left: what is kept for state is
+ * used, state is taken from between the blocks, spans are made as small as their blocks allow. */
+enum heap_effort { HEAP_USUAL, HEAP_SCARCE };
+
 /* A run of `bytes` (pages, at most MAX_BLOCK_SIZE) of the chunk that it fits best; its offset is a
  * multiple of align_bytes (PAGE_SIZE ... MAX_BLOCK_SIZE).
  *   Returns:  its offset from the base and whether it holds zeroes; HEAP_NO_OFFSET. */
 uint64_t heap_run_take_locked(struct kheap *heap, uint64_t bytes, uint64_t align_bytes,
-                              bool *zeroed);
+                              enum heap_effort effort, bool *zeroed);
 void heap_run_give_locked(struct kheap *heap, uint64_t offset, uint64_t bytes);
 
 /* Says which span the pages of a run belong to; NULL: none. */
@@ -235,14 +241,29 @@ void heap_pages_set_locked(struct kheap *heap, uint64_t offset, uint64_t bytes,
 struct heap_span *heap_span_at(const struct kheap *heap, vaddr_t address);
 struct heap_chunk *heap_chunk_at(const struct kheap *heap, uint64_t offset);
 
-/* Memory for a span with `blocks` states, zeroed; NULL: heap_state_supply() first. */
-struct heap_span *heap_span_memory_take_locked(struct kheap *heap, unsigned blocks);
+/* Bytes that a region which does not grow has kept for state, whole pages: free memory. */
+uint64_t heap_state_kept_locked(const struct kheap *heap);
+
+/* Memory for a span with `blocks` states, zeroed; NULL: heap_supply() first. */
+struct heap_span *heap_span_memory_take_locked(struct kheap *heap, unsigned blocks,
+                                               enum heap_effort effort);
 void heap_span_memory_give_locked(struct kheap *heap, struct heap_span *span);
 
 /* Without the lock: memory for state (zeroed, never given back), a page for spans, memory for blocks.
  *   Returns:  false if there is none. */
 void *heap_state_alloc(struct kheap *heap, uint64_t bytes);
+/* The same under the lock, from what the heap has itself. */
+void *heap_state_alloc_locked(struct kheap *heap, uint64_t bytes, enum heap_effort effort);
 MM_MUST_USE bool heap_supply(struct kheap *heap, enum heap_need need, uint64_t bytes);
+
+/* Memory that is on its way between the pmm and the heap is in neither. A search that failed reads
+ * heap->moves before and asks afterwards.
+ *   Returns:  true if it may find something now: memory has moved since, or (for a thread of control,
+ *             which may wait for another CPU) is moving. `tries`: how often the caller has asked; never
+ *             true for ever. */
+#define HEAP_TRIES_MAX   256u
+#define HEAP_TRIES_LARGE 8u /* of which each one takes back everything */
+MM_MUST_USE bool heap_may_find_more(struct kheap *heap, uint64_t moves, unsigned tries);
 
 /* Without the lock: gives wholly free chunks back, all but `keep`. */
 void heap_shrink(struct kheap *heap, unsigned keep);
@@ -256,7 +277,7 @@ void heap_large_give(struct kheap *heap, uint64_t offset, uint64_t bytes);
 
 unsigned heap_span_bytes_of(unsigned size_class); /* of a new span */
 struct heap_span *heap_span_new_locked(struct kheap *heap, unsigned size_class,
-                                       enum heap_need *need);
+                                       enum heap_effort effort, enum heap_need *need);
 void heap_span_end_locked(struct kheap *heap, struct heap_span *span);
 /* Takes a block out of the span, which has one.
  *   Returns:  its number; *zeroed: it holds zeroes. */
@@ -270,15 +291,24 @@ vaddr_t heap_block_address(const struct heap_span *span, unsigned index);
 bool heap_block_index(const struct heap_span *span, vaddr_t address, unsigned *index, bool *first);
 /* Makes a span of one block over a run. */
 struct heap_span *heap_run_span_locked(struct kheap *heap, uint64_t offset, uint64_t bytes,
-                                       uint64_t base, enum heap_need *need);
+                                       uint64_t base, enum heap_effort effort,
+                                       enum heap_need *need);
 
 /* ---- heap_cache.c ---- */
 
 /* The cache of the slot, made if there is none yet; NULL if there is no memory for it, or the slot has
  * none. Without the lock. */
 struct heap_cache *heap_cache_here(struct kheap *heap, unsigned slot);
+/* Blocks that two CPUs have freed, found under the lock; reported when it is released. */
+struct heap_doubles {
+    unsigned count;
+    vaddr_t blocks[HEAP_REMOTE_MAX];
+};
+void heap_doubles_report(struct kheap *heap, const struct heap_doubles *doubles);
+
 /* A block of the class, KHEAP_BYTE_ALLOCATED, out of the cache (which is refilled), the slot's spans, new
- * memory, or, when there is none, out of other slots' caches and spans. Without the lock. */
+ * memory, or, when there is none, out of other slots' caches and spans. Without the lock.
+ *   On failure: false: at one moment there was none of these. */
 bool heap_class_alloc(struct kheap *heap, unsigned slot, unsigned size_class,
                       struct kheap_entry *out);
 /* The block, whose state the caller has made KHEAP_BYTE_FREE, goes to the magazine or its span. */
@@ -286,7 +316,11 @@ void heap_keep_locked(struct kheap *heap, struct heap_cache *cache, struct heap_
                       unsigned index);
 /* A block of another slot's span, KHEAP_BYTE_REMOTE now. */
 void heap_remote_add(struct kheap *heap, struct heap_cache *cache, vaddr_t block, uint8_t *state);
-/* Takes back what all caches hold, or one; a slot's own call also gives up its spans. */
+/* Takes back what all caches hold, or one; a slot's own call also gives up its spans. Who needs what comes
+ * back takes it before releasing the lock. */
+void heap_caches_drain_locked(struct kheap *heap, unsigned slot, unsigned own_slot,
+                              struct heap_doubles *doubles);
+/* The same, and wholly free memory goes back to where it came from. */
 void heap_caches_drain(struct kheap *heap, unsigned slot, unsigned own_slot);
 void heap_caches_switch(struct kheap *heap, bool off);
 /* Blocks that lie in magazines or wait in lists of remote frees, and their bytes. */

@@ -249,7 +249,8 @@ struct kheap_stats kheap_stats(struct kheap *heap)
     count_quarantine_locked(heap, &cached_blocks, &cached_bytes);
     stats.used_blocks -= cached_blocks;
     stats.used_bytes -= cached_bytes;
-    stats.free_bytes = heap->region_bytes - heap->state_bytes - stats.used_bytes;
+    stats.free_bytes =
+        heap->region_bytes - heap->state_bytes - stats.used_bytes + heap_state_kept_locked(heap);
     mm_port_unlock(&heap->lock, saved);
     return stats;
 }

@@ -97,21 +97,40 @@ static void fill_free_bits(struct heap_span *span)
         span->free[i] = bits_mask(i, 0, span->front.blocks);
 }
 
+/* Pages for a span: as many as it should have, or where memory is scarce as many as there are. */
+static uint64_t take_pages_locked(struct kheap *heap, uint64_t block, enum heap_effort effort,
+                                  uint64_t *bytes, bool *zeroed)
+{
+    uint64_t offset = heap_run_take_locked(heap, *bytes, PAGE_SIZE, effort, zeroed);
+
+    while (offset == HEAP_NO_OFFSET && effort == HEAP_SCARCE &&
+           *bytes >= mm_round_up(block, PAGE_SIZE) + PAGE_SIZE) {
+        *bytes -= PAGE_SIZE;
+        offset = heap_run_take_locked(heap, *bytes, PAGE_SIZE, effort, zeroed);
+    }
+    return offset;
+}
+
+static unsigned blocks_in(uint64_t bytes, uint64_t block)
+{
+    return bytes / block > HEAP_SPAN_BLOCKS ? HEAP_SPAN_BLOCKS : (unsigned)(bytes / block);
+}
+
 struct heap_span *heap_span_new_locked(struct kheap *heap, unsigned size_class,
-                                       enum heap_need *need)
+                                       enum heap_effort effort, enum heap_need *need)
 {
     uint64_t bytes = heap_span_bytes_of(size_class);
     uint32_t block = (uint32_t)kheap_class_bytes(size_class);
-    unsigned blocks =
-        bytes / block > HEAP_SPAN_BLOCKS ? HEAP_SPAN_BLOCKS : (unsigned)(bytes / block);
+    unsigned blocks = blocks_in(bytes, block);
     bool zeroed;
-    struct heap_span *span = heap_span_memory_take_locked(heap, blocks);
+    struct heap_span *span = heap_span_memory_take_locked(heap, blocks, effort);
 
     if (span == NULL) {
         *need = blocks > HEAP_SMALL_STATES ? HEAP_NEEDS_BIG_STATE : HEAP_NEEDS_SMALL_STATE;
         return NULL;
     }
-    uint64_t offset = heap_run_take_locked(heap, bytes, PAGE_SIZE, &zeroed);
+    uint64_t offset = take_pages_locked(heap, block, effort, &bytes, &zeroed);
+    blocks = blocks_in(bytes, block);
     if (offset == HEAP_NO_OFFSET) {
         heap_span_memory_give_locked(heap, span);
         *need = HEAP_NEEDS_PAGES;
@@ -133,9 +152,9 @@ struct heap_span *heap_span_new_locked(struct kheap *heap, unsigned size_class,
 }
 
 struct heap_span *heap_run_span_locked(struct kheap *heap, uint64_t offset, uint64_t bytes,
-                                       uint64_t base, enum heap_need *need)
+                                       uint64_t base, enum heap_effort effort, enum heap_need *need)
 {
-    struct heap_span *span = heap_span_memory_take_locked(heap, 1);
+    struct heap_span *span = heap_span_memory_take_locked(heap, 1, effort);
 
     if (span == NULL) {
         *need = HEAP_NEEDS_SMALL_STATE;

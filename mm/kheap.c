@@ -84,46 +84,93 @@ MM_COLD static void report_exhausted(struct kheap *heap, size_t bytes, const cha
                  kheap_stats(heap).largest_free_block);
 }
 
-/* Pages of a chunk, or pages of their own. On success the span is filled in and in the table. */
-static struct heap_span *take_run(struct kheap *heap, uint64_t bytes, uint64_t align_bytes,
-                                  bool *zeroed)
+/* One search of the chunks under one lock; HEAP_SCARCE as in heap_cache.c. */
+static struct heap_span *search_chunks(struct kheap *heap, uint64_t bytes, uint64_t align_bytes,
+                                       enum heap_effort effort, enum heap_need *need, bool *zeroed)
 {
-    bool pooled = bytes <= MAX_BLOCK_SIZE && align_bytes <= MAX_BLOCK_SIZE &&
-                  mm_is_aligned(heap->front.base, align_bytes) && !heap_guard_wants_pages(heap);
-    uint64_t large = mm_is_aligned(heap->front.base, align_bytes) ? bytes : bytes + align_bytes;
-    uint64_t offset = HEAP_NO_OFFSET;
+    struct heap_doubles doubles = { 0 };
     struct heap_span *span = NULL;
-    enum heap_need need = HEAP_HAS_ALL;
+    uint64_t saved = mm_port_lock(&heap->lock);
 
-    if (!pooled && !heap_large_take(heap, large, align_bytes, &offset, zeroed))
+    if (effort == HEAP_SCARCE)
+        heap_caches_drain_locked(heap, KHEAP_ALL_SLOTS, mm_port_cpu_slot(), &doubles);
+    uint64_t offset = heap_run_take_locked(heap, bytes, align_bytes, effort, zeroed);
+    if (offset == HEAP_NO_OFFSET) {
+        *need = HEAP_NEEDS_PAGES;
+    } else {
+        span = heap_run_span_locked(heap, offset, bytes, heap->front.base + offset, effort, need);
+        if (span == NULL)
+            heap_run_give_locked(heap, offset, bytes);
+    }
+    mm_port_unlock(&heap->lock, saved);
+    heap_doubles_report(heap, &doubles);
+    return span;
+}
+
+/* Pages of a chunk, in any way there is, as heap_class_alloc(). */
+static struct heap_span *run_in_chunks(struct kheap *heap, uint64_t bytes, uint64_t align_bytes,
+                                       bool *zeroed)
+{
+    enum heap_effort effort = HEAP_USUAL;
+    unsigned tries = 0;
+
+    for (;;) {
+        enum heap_need need = HEAP_HAS_ALL;
+        uint64_t moves = __atomic_load_n(&heap->moves, __ATOMIC_ACQUIRE);
+        struct heap_span *span = search_chunks(heap, bytes, align_bytes, effort, &need, zeroed);
+        if (span != NULL)
+            return span;
+        if (heap_supply(heap, need, bytes > align_bytes ? bytes : align_bytes))
+            continue;
+        if (effort == HEAP_SCARCE && !heap_may_find_more(heap, moves, tries++))
+            return NULL;
+        effort = HEAP_SCARCE;
+    }
+}
+
+/* Pages of their own. */
+static struct heap_span *take_large(struct kheap *heap, uint64_t bytes, uint64_t align_bytes,
+                                    bool *zeroed)
+{
+    uint64_t offset;
+    struct heap_span *span = NULL;
+
+    if (!heap_large_take(heap, bytes, align_bytes, &offset, zeroed))
         return NULL;
     while (span == NULL) {
+        enum heap_need need = HEAP_HAS_ALL;
         uint64_t saved = mm_port_lock(&heap->lock);
-        if (pooled && offset == HEAP_NO_OFFSET)
-            offset = heap_run_take_locked(heap, bytes, align_bytes, zeroed);
-        if (offset == HEAP_NO_OFFSET)
-            need = HEAP_NEEDS_PAGES;
-        else
-            span = heap_run_span_locked(heap, offset, pooled ? bytes : large,
-                                        mm_round_up(heap->front.base + offset,
-                                                    pooled ? PAGE_SIZE : align_bytes),
-                                        &need);
+        span = heap_run_span_locked(heap, offset, bytes,
+                                    mm_round_up(heap->front.base + offset, align_bytes), HEAP_USUAL,
+                                    &need);
         mm_port_unlock(&heap->lock, saved);
-        if (span == NULL && !heap_supply(heap, need, bytes > align_bytes ? bytes : align_bytes))
-            break;
+        if (span == NULL && !heap_supply(heap, need, bytes)) {
+            heap_large_give(heap, offset, bytes);
+            return NULL;
+        }
     }
-    if (span != NULL) {
-        span->own_chunks = !pooled;
-        return span;
-    }
-    if (offset != HEAP_NO_OFFSET && !pooled) {
-        heap_large_give(heap, offset, large);
-    } else if (offset != HEAP_NO_OFFSET) {
-        uint64_t saved = mm_port_lock(&heap->lock);
-        heap_run_give_locked(heap, offset, bytes);
-        mm_port_unlock(&heap->lock, saved);
-    }
-    return NULL;
+    span->own_chunks = true;
+    return span;
+}
+
+/* What the caches and the spare chunks hold goes to the pmm, where another CPU may be faster: tried
+ * again as long as something came, some times. */
+static struct heap_span *run_of_its_own(struct kheap *heap, uint64_t bytes, uint64_t align_bytes,
+                                        bool *zeroed)
+{
+    uint64_t all = mm_is_aligned(heap->front.base, align_bytes) ? bytes : bytes + align_bytes;
+    struct heap_span *span = NULL;
+    uint64_t moves;
+    unsigned tries = 0;
+
+    do {
+        moves = __atomic_load_n(&heap->moves, __ATOMIC_ACQUIRE);
+        span = take_large(heap, all, align_bytes, zeroed);
+        if (span == NULL)
+            heap_caches_drain(heap, KHEAP_ALL_SLOTS, mm_port_cpu_slot());
+        tries += HEAP_TRIES_MAX / HEAP_TRIES_LARGE;
+    } while (span == NULL && heap_may_find_more(heap, moves, tries));
+    return span;
 }
 
 struct heap_span *heap_run_alloc(struct kheap *heap, size_t bytes, size_t align_bytes,
@@ -135,11 +182,11 @@ struct heap_span *heap_run_alloc(struct kheap *heap, size_t bytes, size_t align_
 
     if (bytes > heap->front.bytes || run < bytes)
         return NULL;
-    span = take_run(heap, run, align, zeroed);
-    if (span == NULL) {
-        heap_caches_drain(heap, KHEAP_ALL_SLOTS, mm_port_cpu_slot());
-        span = take_run(heap, run, align, zeroed);
-    }
+    if (run <= MAX_BLOCK_SIZE && align <= MAX_BLOCK_SIZE &&
+        mm_is_aligned(heap->front.base, align) && !heap_guard_wants_pages(heap))
+        span = run_in_chunks(heap, run, align, zeroed);
+    else
+        span = run_of_its_own(heap, run, align, zeroed);
     if (span == NULL)
         return NULL;
     span->align = align_bytes;

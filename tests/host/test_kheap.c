@@ -242,7 +242,7 @@ static void kheap_alloc_of_1mib_works_to_the_last_block(void **state)
 
 static void kheap_out_of_memory_is_null_and_changes_nothing(void **state)
 {
-    static const size_t sizes[] = { 16, 64, 100, 5000, 50000, 100000 };
+    static const size_t sizes[] = { 16, 64, 100, PAGE_SIZE, 5000, 50000, 100000 };
 
     (void)state;
     for (size_t i = 0; i < COUNT_OF(sizes); i++) {
@@ -264,6 +264,10 @@ static void kheap_out_of_memory_is_null_and_changes_nothing(void **state)
         assert_int_equal(full.failed_allocations, 1);
         if (count * sizes[i] <= (region_bytes - first_offset) / 2)
             fail_msg("only %lu blocks of %zu", count, sizes[i]);
+        /* Where one more block would have found its pages there are none. */
+        assert_true(full.largest_free_block < mm_round_up(sizes[i], PAGE_SIZE));
+        if (sizes[i] == PAGE_SIZE)
+            assert_true(full.free_bytes < PAGE_SIZE);
         for (unsigned j = 0; j < 3; j++)
             assert_null(kheap_alloc(heap, sizes[i]));
         assert_int_equal(kheap_stats(heap).used_bytes, full.used_bytes);
@@ -274,6 +278,28 @@ static void kheap_out_of_memory_is_null_and_changes_nothing(void **state)
         }
         assert_all_free();
     }
+}
+
+/* What the heap keeps of its own state when all blocks are free again stands at the beginning. */
+static void kheap_state_does_not_stand_between_blocks(void **state)
+{
+    void *last = NULL;
+
+    (void)state;
+    heap_set_up(MM_MIB(2));
+    while (kheap_stats(heap).free_bytes > MM_KIB(256)) {
+        void **block = kheap_alloc(heap, 64);
+        assert_non_null(block);
+        *block = last;
+        last = block;
+    }
+    while (last != NULL) {
+        void *next = *(void **)last;
+        kheap_free(heap, last);
+        last = next;
+    }
+    assert_all_free();
+    assert_int_equal(kheap_stats(heap).largest_free_block, MM_MIB(1));
 }
 
 static void kheap_logs_sizes_and_addresses_at_debug_only(void **state)
@@ -1158,6 +1184,7 @@ int main(void)
         TEST(kheap_alloc_of_too_much_is_null_with_one_line),
         TEST(kheap_alloc_of_1mib_works_to_the_last_block),
         TEST(kheap_out_of_memory_is_null_and_changes_nothing),
+        TEST(kheap_state_does_not_stand_between_blocks),
         TEST(kheap_logs_sizes_and_addresses_at_debug_only),
         TEST(kheap_frees_merge_back_to_the_largest_blocks),
         TEST(kfree_of_null_is_fine),

@@ -104,7 +104,8 @@ def link_program(build, program, mutants, folder):
         name = os.path.relpath(name, ROOT)
         objects.append(mutants.get(name) or os.path.join(plain, name + ".o"))
     out = os.path.join(folder, program)
-    options = {"test_init": ["-Wl,--wrap=kheap_create"]}.get(program, [])
+    options = {"test_init": ["-Wl,--wrap=kheap_create"],
+               "test_threads": ["-Wl,--wrap=mm_port_cpu_barrier"]}.get(program, [])
     subprocess.run(["gcc", *options, "-o", out, *objects, "-lcmocka", "-lpthread"],
                    check=True, capture_output=True, text=True)
     return out

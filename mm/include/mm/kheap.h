@@ -40,7 +40,8 @@ struct kheap_stats {
 };
 
 /* Makes a heap of the region [base, base + bytes): mapped, writable, zeroes not required. The heap's
- * own state is taken from the region's beginning; it never grows.
+ * own state is taken from the region's beginning, of which a sixteenth is kept for it until nothing
+ * else is free; the region never grows.
  *   Units:      base: a multiple of MAX_BLOCK_SIZE; bytes: a multiple too, at least one.
  *   Returns:    MM_OK and the heap in *out.
  *   On failure: MM_NOT_ALIGNED, MM_INVALID_ARGUMENT.
@@ -69,7 +70,14 @@ MM_MUST_USE mm_status_t kheap_create(const struct kheap_config *config, struct k
 /* ---- Allocating and freeing; the calls on the default heap stand at the end ---- */
 
 /* Takes a block of at least `bytes`.
- *   Returns:    the block; NULL for 0 bytes, and (with one error line) when there is no memory.
+ *   Returns:    the block; NULL for 0 bytes, and (with one error line) when there is no memory: at one
+ *               moment during the call, with all caches emptied, there was neither a free block of its
+ *               size class nor a free run of pages for one (above 64 KiB: for the block) and its
+ *               state, and the pmm had none. Up to 1 MiB nobody can come in between: what the caches
+ *               held is used before another CPU can take it. Memory on its way between heap and pmm
+ *               is waited for by threads of control, for a bounded time; interrupt handlers do not
+ *               wait. Above 1 MiB the caches are emptied and the pmm asked up to eight times, as long
+ *               as that brings memory; at the full level the quarantine, too.
  *   Content:    zeroes, up to kheap_size() of it. */
 void *kheap_alloc(struct kheap *heap, size_t bytes);
 
