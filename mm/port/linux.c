@@ -13,6 +13,8 @@
  * Invariants: no function here allocates, takes another lock or changes errno: system calls are
  * made directly. Paging can be built but never runs: control registers are plain memory, and there
  * is no TLB. */
+#include "mm/port/cpuid.h"
+
 #include <mm/linux.h>
 #include <mm/mm.h>
 #include <mm/port_slot.h>
@@ -329,23 +331,9 @@ void mm_port_cpu_barrier(void)
 
 /* ---- CPU ---- */
 
-static struct mm_port_cpuid cpuid_raw(uint32_t leaf, uint32_t subleaf)
-{
-    struct mm_port_cpuid out;
-
-    __asm__ volatile("cpuid"
-                     : "=a"(out.eax), "=b"(out.ebx), "=c"(out.ecx), "=d"(out.edx)
-                     : "a"(leaf), "c"(subleaf));
-    return out;
-}
-
 struct mm_port_cpuid mm_port_cpuid(uint32_t leaf, uint32_t subleaf)
 {
-    struct mm_port_cpuid none = { 0, 0, 0, 0 };
-
-    if (leaf > cpuid_raw(leaf & 0xffff0000u, 0).eax)
-        return none;
-    return cpuid_raw(leaf, subleaf);
+    return cpuid_or_zero(leaf, subleaf);
 }
 
 /* What was written is read back, and does nothing. */

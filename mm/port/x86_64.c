@@ -12,6 +12,8 @@
  * waits has its interrupts off and still answers shootdowns, because the holder may be the one who
  * asks. Everything needs ring 0. Only registers and instructions that every x86-64 CPU has are
  * used. */
+#include "mm/port/cpuid.h"
+
 #include <mm/port.h>
 #include <mm/port_x86_64.h>
 
@@ -50,24 +52,9 @@ void mm_port_unlock(struct mm_port_lock *lock, uint64_t saved)
         __asm__ volatile("sti" : : : "memory");
 }
 
-static struct mm_port_cpuid port_cpuid_raw(uint32_t leaf, uint32_t subleaf)
-{
-    struct mm_port_cpuid out;
-
-    __asm__ volatile("cpuid"
-                     : "=a"(out.eax), "=b"(out.ebx), "=c"(out.ecx), "=d"(out.edx)
-                     : "a"(leaf), "c"(subleaf));
-    return out;
-}
-
-/* Above the highest leaf Intel CPUs answer with the highest basic one, not with zeroes. */
 struct mm_port_cpuid mm_port_cpuid(uint32_t leaf, uint32_t subleaf)
 {
-    struct mm_port_cpuid none = { 0, 0, 0, 0 };
-
-    if (leaf > port_cpuid_raw(leaf & 0xffff0000u, 0).eax)
-        return none;
-    return port_cpuid_raw(leaf, subleaf);
+    return cpuid_or_zero(leaf, subleaf);
 }
 
 uint64_t mm_port_read_msr(uint32_t index)
