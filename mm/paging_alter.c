@@ -321,14 +321,8 @@ mm_status_t paging_remap_range(struct address_space *space, vaddr_t page, paddr_
                                uint64_t bytes, paging_rights_t rights)
 {
     struct change change;
-    mm_status_t status = change_check_pages(space, page, bytes);
 
     change_init(&change, space, CHANGE_REMAP, page);
-    if (status == MM_OK)
-        status = change_check_frames(space, frame, bytes);
-    if (status == MM_OK)
-        status = change_check_rights(space, rights, &change.attributes);
-    if (status != MM_OK)
-        return status;
-    return change_run(&change, (struct piece){ page, frame, bytes }, plan_alter, apply_alter);
+    return change_run_to_frames(&change, (struct piece){ page, frame, bytes }, rights, plan_alter,
+                                apply_alter);
 }

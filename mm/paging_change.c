@@ -216,3 +216,15 @@ mm_status_t change_run(struct change *change, struct piece piece, change_plan_fn
     table_list_release(&change->unhooked, pmm, false);
     return status;
 }
+
+mm_status_t change_run_to_frames(struct change *change, struct piece piece, paging_rights_t rights,
+                                 change_plan_fn plan, change_apply_fn apply)
+{
+    mm_status_t status = change_check_pages(change->space, piece.page, piece.bytes);
+
+    if (status == MM_OK)
+        status = change_check_frames(change->space, piece.frame, piece.bytes);
+    if (status == MM_OK)
+        status = change_check_rights(change->space, rights, &change->attributes);
+    return status == MM_OK ? change_run(change, piece, plan, apply) : status;
+}

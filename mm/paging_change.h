@@ -62,6 +62,10 @@ void change_init(struct change *change, struct address_space *space, enum change
 mm_status_t change_run(struct change *change, struct piece piece, change_plan_fn plan,
                        change_apply_fn apply);
 
+/* The same with its checks, where neighbouring frames are given to the pages with `rights`. */
+mm_status_t change_run_to_frames(struct change *change, struct piece piece, paging_rights_t rights,
+                                 change_plan_fn plan, change_apply_fn apply);
+
 /* Whether the pages may be changed in this space, and rights and frames be given to them. */
 mm_status_t change_check_pages(const struct address_space *space, vaddr_t page, uint64_t bytes);
 mm_status_t change_check_frames(const struct address_space *space, paddr_t frame, uint64_t bytes);
