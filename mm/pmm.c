@@ -233,7 +233,7 @@ static MM_COLD mm_status_t alloc_slowly(struct pmm *pmm, unsigned flags, paddr_t
         return MM_INVALID_ARGUMENT;
     uint64_t saved = mm_port_lock(&pmm->lock);
     if (!pmm_inject_locked(pmm)) {
-        struct pmm_slot *slot = slot_get_locked(pmm, index);
+        struct pmm_slot *slot = slot_get_locked(pmm, index, &bugs);
         found = take_frame_locked(pmm, slot, want_zero, &address, &zero) ||
                 (pmm_take_back_locked(pmm, &bugs) &&
                  take_frame_locked(pmm, slot, want_zero, &address, &zero));
@@ -371,7 +371,7 @@ mm_status_t pmm_alloc_frames(struct pmm *pmm, uint64_t count, unsigned flags, pa
         done = pop_many(pmm, count, flags, out);
     if (done < count) {
         uint64_t saved = mm_port_lock(&pmm->lock), wanted = count - done, zeroed, got = 0;
-        struct pmm_slot *slot = slot_get_locked(pmm, index);
+        struct pmm_slot *slot = slot_get_locked(pmm, index, &bugs);
         uint64_t *hint = slot != NULL ? &slot->hint : &core->hint;
         bool failed = pmm_inject_locked(pmm);
 
@@ -459,7 +459,7 @@ static MM_COLD void free_slowly(struct pmm *pmm, paddr_t address, bool zero)
     }
     if (mm_is_aligned(address, FRAME_SIZE)) {
         uint64_t saved = mm_port_lock(&pmm->lock);
-        struct pmm_slot *slot = slot_get_locked(pmm, index);
+        struct pmm_slot *slot = slot_get_locked(pmm, index, &bugs);
         struct pmm_range *range = pmm_range_of(pmm, address);
         state = state_to_free(pmm, slot, range, address);
         if (state == PMM_FRAME_USED && zero && pmm->core->full)

@@ -74,9 +74,10 @@ void pmm_set_low_water(struct pmm *pmm, uint64_t frames, pmm_low_water_fn callba
 static bool take_dirty(struct pmm *pmm, unsigned index, paddr_t *address)
 {
     struct pmm_core *core = pmm->core;
+    struct pmm_bugs bugs = { 0 };
     uint64_t masks[CHUNK_WORDS];
     uint64_t saved = mm_port_lock(&pmm->lock);
-    struct pmm_slot *slot = slot_get_locked(pmm, index);
+    struct pmm_slot *slot = slot_get_locked(pmm, index, &bugs);
     bool found = slot != NULL && !slot_is_full_locked(slot, true);
 
     if (found && !slot_pop_locked(slot, false, address)) {
@@ -92,6 +93,7 @@ static bool take_dirty(struct pmm *pmm, unsigned index, paddr_t *address)
         }
     }
     mm_port_unlock(&pmm->lock, saved);
+    pmm_report_bugs(&bugs);
     return found;
 }
 

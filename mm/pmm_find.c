@@ -45,6 +45,11 @@ uint64_t pmm_find_chunk_locked(struct pmm *pmm, uint64_t hint, bool plain)
                 return pmm_find_chunk_locked(pmm, hint, false);
             if (!bittree_next(&core->tables, 0, &chunk) || !side_ensure_locked(pmm, 1))
                 return CHUNK_NONE;
+            /* A frame for sides may have opened one already, or taken the last. */
+            if (next_partial(core, 0, false, &chunk))
+                return chunk;
+            if (!bittree_next(&core->tables, 0, &chunk))
+                return CHUNK_NONE;
             chunk_open_locked(pmm, pmm_range_of_chunk(pmm, chunk), chunk);
         }
     }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Starting: from the ranges of the memory map to chunks, without touching anything for each frame.
  *
- *      metadata   core | ranges | taken 64 B | sets | info | plain | clean | sides | refs
+ *      metadata   core | ranges | taken 64 B | sets | info | plain | clean | sides
  *                                \---------- for each chunk of 2 MiB ---/
  *
  * A run of RAM consists of segments, free and reserved by turns. A chunk that a segment covers takes a bit
@@ -9,7 +9,7 @@
  * RESERVED, and the free segments then free their part of it as pmm_release_range would. */
 #include "mm/pmm_parts.h"
 
-#define SPARE_SIDES 8u /* the metadata itself, low memory, tables kept back, and two for growing */
+#define SPARE_SIDES 9u /* the metadata itself, low memory, tables, and three kept (pmm_side.c) */
 #define HIGH_MEMORY MM_GIB(4)
 
 /* ---- the map: runs and segments ---- */
@@ -43,7 +43,7 @@ static bool may_be_free(uint64_t type)
 
 struct layout {
     uint64_t runs, chunks, sides;
-    uint64_t ranges, taken, partial, whole, tables, info, plain, clean, side, refs; /* offsets */
+    uint64_t ranges, taken, partial, whole, tables, info, plain, clean, side; /* offsets */
     uint64_t bytes;
 };
 
@@ -78,7 +78,6 @@ static struct layout layout_of(const struct memmap *map)
     layout.plain = place(&layout, mm_round_up(layout.chunks, sizeof(uint64_t)));
     layout.clean = place(&layout, (layout.chunks + 63) / 64 * sizeof(uint64_t));
     layout.side = place(&layout, layout.sides * sizeof(struct pmm_side));
-    layout.refs = place(&layout, layout.sides * sizeof(uint64_t));
     return layout;
 }
 
@@ -97,9 +96,6 @@ static struct pmm_core *place_core(void *metadata, const struct layout *layout, 
                                .info = (void *)(at + layout->info),
                                .plain = (void *)(at + layout->plain),
                                .clean = (void *)(at + layout->clean),
-                               .sides = (void *)(at + layout->side),
-                               .refs = (void *)(at + layout->refs),
-                               .side_capacity = (uint32_t)layout->sides,
                                .hint = CHUNK_NONE,
                                .table_hint = CHUNK_NONE,
                                .large_hint = CHUNK_NONE };
@@ -108,8 +104,7 @@ static struct pmm_core *place_core(void *metadata, const struct layout *layout, 
     bittree_init(&core->tables, layout->chunks, (void *)(at + layout->tables));
     memset(core->plain, 0, mm_round_up(layout->chunks, sizeof(uint64_t)));
     memset(core->clean, clean ? 0xff : 0, (layout->chunks + 63) / 64 * sizeof(uint64_t));
-    for (uint32_t i = 0; i < core->side_capacity; i++)
-        core->sides[i].reserved[0] = i + 1;
+    side_start(core, (void *)(at + layout->side), layout->sides);
     return core;
 }
 

@@ -63,8 +63,11 @@ struct pmm_side {
     uint64_t reserved[CHUNK_WORDS];
     uint64_t table[CHUNK_WORDS];
     uint64_t bad[CHUNK_WORDS];
+    uint64_t chunk;
+    struct pmm_side *child[2]; /* pmm_side.c */
 };
 
+#define SLOT_WORDS    ((MM_PORT_SLOTS + BITS_PER_WORD - 1) / BITS_PER_WORD)
 #define ZERO_TABLES   16u
 #define FAILURES_KEPT 8u
 
@@ -85,13 +88,15 @@ struct pmm_core {
     uint64_t whole_count;
     size_t last_range; /* where the last search for a range ended */
 
-    /* sides: refs[side_count] sorted, chunk << 32 | index into sides[] */
-    struct pmm_side *sides;
-    uint64_t *refs;
-    uint32_t side_count, side_capacity;
-    uint32_t side_free; /* first unused one, chained through reserved[0]; capacity: none */
-    paddr_t sides_at;   /* where grown ones lie; 0: in the metadata */
-    uint64_t sides_frames;
+    /* sides (pmm_side.c) */
+    struct pmm_side *side_root, *side_unused;
+    uint64_t side_count, side_unused_count;
+    struct pmm_side *sides; /* the first ones, in the metadata */
+    uint64_t sides_first;
+    struct pmm_side_page *side_pages; /* the others, frame by frame */
+
+    uint64_t clear_from,
+        clear_to; /* ids that pmm_take_own_locked keeps clear of, while that is so */
 
     uint64_t hint;       /* chunk where code without a cache last found a frame */
     uint64_t table_hint; /* likewise for page tables in MIXED chunks */
@@ -110,6 +115,8 @@ struct pmm_core {
     bool cached;      /* whether there are any */
     uint32_t dirty_capacity, zero_capacity;
     unsigned slots_end, slots_present;
+    uint64_t suspended[SLOT_WORDS]; /* caches that stay off until their owner has come by */
+    uint64_t leaving[SLOT_WORDS];   /* of these, those in bad frames: their owner leaves them */
 
     uint64_t inject_next, inject_every;
 
@@ -292,8 +299,33 @@ struct pmm_side *side_find(const struct pmm_core *core, uint64_t chunk); /* NULL
 struct pmm_side *side_add_locked(struct pmm_core *core, uint64_t chunk); /* all zeroes */
 void side_drop_locked(struct pmm_core *core, uint64_t chunk);
 
-/* Makes sure that `count` sides can be added; false if there is no memory for them. */
-bool side_ensure_locked(struct pmm *pmm, uint32_t count);
+/* The first ones. */
+void side_start(struct pmm_core *core, struct pmm_side *sides, uint64_t count);
+
+/* Makes sure that `count` sides (at most 2) can be added; false if no frame is free outside the caches; the
+ * second one empties the caches before it says so. A range of free frames that are to stay so is set
+ * apart before by pmm_keep_clear_locked(). */
+bool side_ensure_locked(struct pmm *pmm, uint64_t count);
+bool side_ensure_all_locked(struct pmm *pmm, uint64_t count, struct pmm_bugs *bugs);
+
+/* True if each side is in the tree or in the chain, as the counters say, and enough are kept. */
+bool side_are_consistent(const struct pmm_core *core);
+
+/* Moves the sides that lie in the frames [from, to) elsewhere; false if no other frame is free. What they
+ * leave stays reserved. */
+bool side_leave_locked(struct pmm *pmm, const struct pmm_range *range, uint64_t from, uint64_t to);
+
+/* A free frame for what the pmm keeps itself, which becomes reserved; a side can be added (the kept ones
+ * count). In a MIXED chunk if there is one, so that no other chunk becomes one.
+ *   Returns:  where it stands, with any content; NULL if no frame is free outside the caches. */
+void *pmm_take_own_locked(struct pmm *pmm);
+
+/* From here on pmm_take_own_locked takes no frame of [from, to); 0, 0: any. */
+static inline void pmm_keep_clear_locked(struct pmm *pmm, uint64_t from, uint64_t to)
+{
+    pmm->core->clear_from = from;
+    pmm->core->clear_to = to;
+}
 
 /* ---- pmm_find.c: where free frames are ---- */
 
@@ -319,8 +351,17 @@ bool pmm_find_block_locked(struct pmm *pmm, uint64_t count, uint64_t align_bytes
 
 extern struct pmm_slot pmm_absent_slot;
 
-/* The cache of slot `index`, made if need be; NULL if it has none. */
-struct pmm_slot *slot_get_locked(struct pmm *pmm, unsigned index);
+/* The cache of slot `index`, which is the running one, made if need be; NULL if it has none. */
+struct pmm_slot *slot_get_locked(struct pmm *pmm, unsigned index, struct pmm_bugs *bugs);
+
+/* The running slot's cache leaves its frame at once if that is in [from, to). All caches are suspended. */
+void slot_leave_own_locked(struct pmm *pmm, const struct pmm_range *range, uint64_t from,
+                           uint64_t to, struct pmm_bugs *bugs);
+
+/* The first frame of [from, to), all reserved ones, in which a cache stands; `to` if none does. Its owner
+ * leaves it when it comes by; then the frame is retired. All caches are suspended. */
+uint64_t slot_leave_locked(struct pmm *pmm, const struct pmm_range *range, uint64_t from,
+                           uint64_t to);
 
 /* True if the frame lies in this cache, as seen by its owner, or by anybody while the owner is not at
  * work. */
@@ -351,6 +392,11 @@ uint64_t pmm_count_cached_locked(const struct pmm *pmm, uint64_t *zeroed);
 
 /* Empties all caches and the stack of tables; true if there was anything in them. */
 bool pmm_take_back_locked(struct pmm *pmm, struct pmm_bugs *bugs);
+
+/* Empties all caches and the stack of tables, and keeps each cache off until its owner comes by with the
+ * lock: a fast path that was under way, and so knew nothing of what the caller is about to do, is over by
+ * then, and a frame that it has still put into the cache goes back to its chunk. */
+void pmm_suspend_locked(struct pmm *pmm, struct pmm_bugs *bugs);
 
 /* Switches the caches on or off, as trace, full and injection say. */
 void pmm_switch_locked(struct pmm *pmm, struct pmm_bugs *bugs);

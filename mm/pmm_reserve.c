@@ -4,6 +4,7 @@
  *      free      --reserve-->  reserved  --release-->  free
  *      free, reserved  --retire-->  retired              for ever
  *      used, table     --retire-->  marked bad  --its free-->  retired
+ *      a slot's cache  --retire-->  suspended   --its owner comes by-->  retired
  *
  * A frame in a cache is free: where one lies in the range, all caches are emptied first. */
 #include "mm/pmm_parts.h"
@@ -64,6 +65,10 @@ static void release_locked(struct pmm *pmm, struct pmm_range *range, uint64_t fr
         }
         from = end == to ? to : pmm_find_other_locked(pmm, end, to, PMM_FRAME_RETIRED);
     }
+    /* Two sides at most, one for each end, of those that are kept; now there is a frame for more. */
+    bool ensured = side_ensure_locked(pmm, 0);
+    MM_ASSERT(ensured);
+    (void)ensured;
 }
 
 static mm_status_t check_extent(const struct pmm *pmm, paddr_t base, paddr_t end,
@@ -86,13 +91,13 @@ mm_status_t pmm_reserve_range(struct pmm *pmm, paddr_t base, paddr_t end)
     uint64_t from = id_of(range, base), to = from + (end - base) / FRAME_SIZE;
     uint64_t saved = mm_port_lock(&pmm->lock);
     if (are_free_locked(pmm, range, from, to, &bugs)) {
-        /* Used meanwhile, so that sides that have to grow do not grow into the range. */
-        pmm_change_locked(pmm, range, from, to, PMM_FRAME_FREE, PMM_FRAME_USED);
-        status = side_ensure_locked(pmm, 2) ? MM_OK : MM_OUT_OF_MEMORY;
-        pmm_change_locked(pmm, range, from, to, PMM_FRAME_USED,
-                          status == MM_OK ? PMM_FRAME_RESERVED : PMM_FRAME_FREE);
-        if (status == MM_OK)
+        pmm_keep_clear_locked(pmm, from, to);
+        status = side_ensure_all_locked(pmm, 2, &bugs) ? MM_OK : MM_OUT_OF_MEMORY;
+        pmm_keep_clear_locked(pmm, 0, 0);
+        if (status == MM_OK) {
+            pmm_change_locked(pmm, range, from, to, PMM_FRAME_FREE, PMM_FRAME_RESERVED);
             mm_port_memory_allocated(phys_to_virt(base), end - base);
+        }
     } else {
         status = MM_NOT_FREE;
     }
@@ -113,8 +118,6 @@ mm_status_t pmm_release_range(struct pmm *pmm, paddr_t base, paddr_t end)
     uint64_t saved = mm_port_lock(&pmm->lock);
     if (!can_be_released(pmm, from, to))
         status = MM_NOT_FREE;
-    else if (!side_ensure_locked(pmm, 2))
-        status = MM_OUT_OF_MEMORY;
     else
         release_locked(pmm, range, from, to);
     mm_port_unlock(&pmm->lock, saved);
@@ -154,6 +157,16 @@ static uint64_t retire_part(struct pmm *pmm, struct pmm_range *range, uint64_t f
         uint64_t end = from;
         for (size_t i = 0; i < sizeof(states) / sizeof(states[0]) && end == from; i++)
             end = states[i] == state ? pmm_find_other_locked(pmm, from, to, state) : end;
+        if (state == PMM_FRAME_RESERVED) {
+            uint64_t slot = slot_leave_locked(pmm, range, from, end);
+            if (slot == from) {
+                waiting++;
+                end = from + 1;
+                state = PMM_FRAME_RETIRED; /* when its owner has left it */
+            } else {
+                end = slot;
+            }
+        }
         if (state == PMM_FRAME_FREE || state == PMM_FRAME_RESERVED) {
             pmm_change_locked(pmm, range, from, end, state, PMM_FRAME_RETIRED);
         } else if (state != PMM_FRAME_RETIRED) {
@@ -165,24 +178,16 @@ static uint64_t retire_part(struct pmm *pmm, struct pmm_range *range, uint64_t f
     return waiting;
 }
 
-/* The fast free of other CPUs must not know the words of the range any more when the caches have been
- * emptied, or a frame could come back into one unseen. */
-static void forget_plain(struct pmm *pmm, uint64_t from, uint64_t to)
-{
-    for (uint64_t chunk = from / CHUNK_FRAMES; chunk * CHUNK_FRAMES < to; chunk++)
-        if (!bittree_has(&pmm->core->whole, chunk) && chunk_kind(pmm->core, chunk) <= CHUNK_MIXED)
-            chunk_set_plain(pmm->core, chunk, 0);
-}
-
 static mm_status_t retire_locked(struct pmm *pmm, struct pmm_range *range, uint64_t from,
                                  uint64_t to, uint64_t *waiting, struct pmm_bugs *bugs)
 {
-    struct pmm_core *core = pmm->core;
     mm_status_t status = MM_OK;
 
-    forget_plain(pmm, from, to);
-    (void)pmm_take_back_locked(pmm, bugs);
-    for (uint64_t at = from; at < to;) {
+    pmm_keep_clear_locked(pmm, from, to);
+    if (!side_leave_locked(pmm, range, from, to))
+        status = MM_OUT_OF_MEMORY;
+    slot_leave_own_locked(pmm, range, from, to, bugs);
+    for (uint64_t at = from; at < to && status == MM_OK;) {
         uint64_t end = (at / CHUNK_FRAMES + 1) * CHUNK_FRAMES;
         end = end < to ? end : to;
         if (side_ensure_locked(pmm, 1))
@@ -191,9 +196,7 @@ static mm_status_t retire_locked(struct pmm *pmm, struct pmm_range *range, uint6
             status = MM_OUT_OF_MEMORY;
         at = end;
     }
-    for (uint64_t chunk = from / CHUNK_FRAMES; chunk * CHUNK_FRAMES < to; chunk++)
-        if (!bittree_has(&core->whole, chunk) && chunk_kind(core, chunk) <= CHUNK_MIXED)
-            chunk_settle_locked(pmm, range, chunk);
+    pmm_keep_clear_locked(pmm, 0, 0);
     return status;
 }
 
@@ -208,6 +211,7 @@ mm_status_t pmm_retire_range(struct pmm *pmm, paddr_t base, paddr_t end, uint64_
     if (base >= end)
         return MM_INVALID_ADDRESS;
     uint64_t saved = mm_port_lock(&pmm->lock);
+    pmm_suspend_locked(pmm, &bugs);
     for (size_t i = 0; i < pmm->range_count; i++) {
         struct pmm_range *range = &pmm->ranges[i];
         paddr_t from = range->base > base ? range->base : base;

@@ -87,47 +87,16 @@ static void index_rebuild(struct pmm_slot *slot)
 
 /* ---- making a cache ---- */
 
-/* A frame for a cache: in a MIXED chunk if there is one, so that no other chunk becomes one. */
-static bool find_own_frame(struct pmm *pmm, struct pmm_range **range, uint64_t *id)
-{
-    struct pmm_core *core = pmm->core;
-    uint64_t chunk = CHUNK_NONE;
-
-    for (uint32_t i = core->side_count; i > 0 && chunk == CHUNK_NONE; i--)
-        if (chunk_free(core, core->refs[i - 1] >> 32) > 0)
-            chunk = core->refs[i - 1] >> 32;
-    if (chunk == CHUNK_NONE)
-        chunk = pmm_find_chunk_locked(pmm, CHUNK_NONE, false);
-    if (chunk == CHUNK_NONE)
-        return false;
-    *range = pmm_range_of_chunk(pmm, chunk);
-    chunk_open_locked(pmm, *range, chunk);
-    /* Beside other special frames if possible: the fast free works where a word has none. */
-    for (unsigned plain = 0; plain < 2; plain++) {
-        for (unsigned w = CHUNK_WORDS; w > 0; w--) {
-            uint64_t word = chunk * CHUNK_WORDS + w - 1, free = ~core->taken[word];
-            if (free == 0 || bits_test(core->plain, word) != (plain != 0))
-                continue;
-            *id = word * BITS_PER_WORD + bits_lowest(free);
-            return true;
-        }
-    }
-    return false;
-}
-
 static struct pmm_slot *make_slot(struct pmm *pmm, unsigned index)
 {
     struct pmm_core *core = pmm->core;
-    struct pmm_range *range;
-    uint64_t id;
+    struct pmm_slot *slot = NULL;
 
     /* Not out of the last frames that there are. */
-    if (!side_ensure_locked(pmm, 1) || pmm->stats.free_frames <= core->dirty_capacity ||
-        !find_own_frame(pmm, &range, &id))
+    if (side_ensure_locked(pmm, 1) && pmm->stats.free_frames > core->dirty_capacity)
+        slot = pmm_take_own_locked(pmm);
+    if (slot == NULL)
         return NULL;
-    pmm_change_locked(pmm, range, id, id + 1, PMM_FRAME_FREE, PMM_FRAME_RESERVED);
-    struct pmm_slot *slot = phys_to_virt(address_of(range, id));
-    mm_port_memory_allocated(slot, FRAME_SIZE);
     memset(slot, 0, sizeof(*slot));
     magazine_init(&slot->dirty, core->dirty_capacity, true);
     magazine_init(&slot->zero, core->zero_capacity, true);
@@ -141,13 +110,74 @@ static struct pmm_slot *make_slot(struct pmm *pmm, unsigned index)
     return slot;
 }
 
-struct pmm_slot *slot_get_locked(struct pmm *pmm, unsigned index)
+/* The owner comes by: what a fast path has left in the cache since it was suspended goes back.
+ *   Returns:  false if there is no memory for leaving a bad frame: then it stays suspended. */
+static bool resume_locked(struct pmm *pmm, unsigned index, struct pmm_bugs *bugs)
+{
+    struct pmm_core *core = pmm->core;
+    struct pmm_slot *slot = pmm->slots[index];
+
+    slot_empty_locked(pmm, slot, bugs);
+    if (bits_test(core->leaving, index)) {
+        if (!side_ensure_all_locked(pmm, 1, bugs))
+            return false;
+        struct pmm_range *range = pmm_range_of(pmm, virt_to_phys(slot));
+        uint64_t id = id_of(range, virt_to_phys(slot));
+        __atomic_store_n(&pmm->slots[index], &pmm_absent_slot, __ATOMIC_RELEASE);
+        core->slots_present--;
+        bits_clear(core->leaving, index);
+        pmm_change_locked(pmm, range, id, id + 1, PMM_FRAME_RESERVED, PMM_FRAME_RETIRED);
+    } else {
+        magazine_switch_locked(&slot->dirty, true);
+        magazine_switch_locked(&slot->zero, true);
+    }
+    bits_clear(core->suspended, index);
+    return true;
+}
+
+uint64_t slot_leave_locked(struct pmm *pmm, const struct pmm_range *range, uint64_t from,
+                           uint64_t to)
+{
+    unsigned first = 0;
+
+    for (unsigned i = 0; i < pmm->core->slots_end; i++) {
+        if (pmm->slots[i] == &pmm_absent_slot)
+            continue;
+        paddr_t at = virt_to_phys(pmm->slots[i]);
+        if (at < address_of(range, from) || at >= address_of(range, to))
+            continue;
+        to = id_of(range, at);
+        first = i;
+    }
+    if (to == from)
+        bits_set(pmm->core->leaving, first);
+    return to;
+}
+
+void slot_leave_own_locked(struct pmm *pmm, const struct pmm_range *range, uint64_t from,
+                           uint64_t to, struct pmm_bugs *bugs)
+{
+    unsigned own = mm_port_cpu_slot();
+
+    if (own >= MM_PORT_SLOTS || pmm->slots[own] == &pmm_absent_slot)
+        return;
+    paddr_t at = virt_to_phys(pmm->slots[own]);
+    if (at < address_of(range, from) || at >= address_of(range, to))
+        return;
+    bits_set(pmm->core->leaving, own);
+    (void)resume_locked(pmm, own, bugs);
+}
+
+struct pmm_slot *slot_get_locked(struct pmm *pmm, unsigned index, struct pmm_bugs *bugs)
 {
     if (!pmm->core->cached || index >= MM_PORT_SLOTS) {
         magazine_absent_reset(&pmm_absent_slot.dirty);
         magazine_absent_reset(&pmm_absent_slot.zero);
         return NULL;
     }
+    if (__builtin_expect(bits_test(pmm->core->suspended, index), 0) &&
+        !resume_locked(pmm, index, bugs))
+        return NULL;
     if (pmm->slots[index] != &pmm_absent_slot)
         return pmm->slots[index];
     return make_slot(pmm, index);
@@ -406,6 +436,22 @@ bool pmm_take_back_locked(struct pmm *pmm, struct pmm_bugs *bugs)
     return pmm->stats.free_frames > before;
 }
 
+void pmm_suspend_locked(struct pmm *pmm, struct pmm_bugs *bugs)
+{
+    struct pmm_core *core = pmm->core;
+
+    take_tables(pmm);
+    for (unsigned i = 0; i < core->slots_end; i++) {
+        if (pmm->slots[i] == &pmm_absent_slot)
+            continue;
+        bits_set(core->suspended, i);
+        magazine_switch_locked(&pmm->slots[i]->dirty, false);
+        magazine_switch_locked(&pmm->slots[i]->zero, false);
+    }
+    if (core->slots_present > 0)
+        finish_taking(pmm, bugs);
+}
+
 void pmm_switch_locked(struct pmm *pmm, struct pmm_bugs *bugs)
 {
     struct pmm_core *core = pmm->core;
@@ -417,8 +463,9 @@ void pmm_switch_locked(struct pmm *pmm, struct pmm_bugs *bugs)
     for (unsigned i = 0; i < core->slots_end; i++) {
         if (pmm->slots[i] == &pmm_absent_slot)
             continue;
-        magazine_switch_locked(&pmm->slots[i]->dirty, on);
-        magazine_switch_locked(&pmm->slots[i]->zero, on);
+        bool here = on && !bits_test(core->suspended, i);
+        magazine_switch_locked(&pmm->slots[i]->dirty, here);
+        magazine_switch_locked(&pmm->slots[i]->zero, here);
     }
     if (!on && core->slots_present > 0)
         finish_taking(pmm, bugs);

@@ -164,6 +164,7 @@ static void check_sums(struct check *c)
          sums->total_frames);
     note(c, "wholly free chunks", 0, core->whole_count, c->wholes);
     note(c, "sides", 0, core->side_count, c->sides);
+    note(c, "each side is in use or unused", 0, side_are_consistent(core), 1);
     for (unsigned i = 0; i < core->zero_table_count; i++) {
         uint64_t id = core->zero_tables[i];
         note(c, "a free table is one", id, pmm_state_of_id(core, id), PMM_FRAME_TABLE);
@@ -221,8 +222,7 @@ static void check_caches(struct check *c)
         const struct pmm_range *range = pmm_range_of(pmm, at);
         enum pmm_frame_state state =
             range == NULL ? PMM_FRAME_OUTSIDE : pmm_state_of_id(pmm->core, id_of(range, at));
-        note(c, "a cache lies in a reserved frame", at,
-             state == PMM_FRAME_RESERVED || state == PMM_FRAME_RETIRED, 1);
+        note(c, "a cache lies in a reserved frame", at, state, PMM_FRAME_RESERVED);
         check_magazine(c, i, false);
         check_magazine(c, i, true);
     }

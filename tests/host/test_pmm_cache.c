@@ -3,6 +3,7 @@
  * zeroes, bulk calls, 2 MiB blocks, bad RAM, low water, trace, injected failures.
  *
  * Slots are the interrupt levels of one fake CPU: `up()` and `down()` move between them. */
+#include "mm/pmm_parts.h"
 #include "support.h"
 
 #include <string.h>
@@ -517,6 +518,248 @@ static void released_memory_keeps_its_bad_frames_out(void **state)
     assert_pmm_sound(pmm);
 }
 
+static struct pmm_slot *make_cache_in_the_upper_slot(void)
+{
+    up();
+    pmm_free_frame(pmm, alloc_one());
+    down();
+    for (size_t i = MM_PORT_SLOT_TABLE; i > 0; i--)
+        if (pmm->slots[i - 1] != &pmm_absent_slot)
+            return pmm->slots[i - 1];
+    fail_msg("no cache was made");
+    return NULL;
+}
+
+/* The pmm's own use of bad RAM ends, too: that of another slot as soon as its owner comes by. */
+static void cache_in_bad_ram_moves_when_its_owner_comes_by(void **state)
+{
+    uint64_t waiting = 99, caches;
+    paddr_t at, frame;
+
+    (void)state;
+    set_up_cached(MM_MIB(16), 64);
+    frame = alloc_one();
+    at = virt_to_phys(make_cache_in_the_upper_slot());
+    caches = pmm_stats(pmm).reserved_frames;
+    assert_ok(pmm_retire_range(pmm, at, at + FRAME_SIZE, &waiting));
+    assert_int_equal(waiting, 1);
+    assert_state(at, PMM_FRAME_RESERVED);
+    pmm_free_frame(pmm, frame);
+    assert_state(at, PMM_FRAME_RESERVED);
+    assert_pmm_sound(pmm);
+    assert_true(virt_to_phys(make_cache_in_the_upper_slot()) != at);
+    assert_state(at, PMM_FRAME_RETIRED);
+    assert_int_equal(pmm_stats(pmm).reserved_frames, caches + 1);
+    assert_int_equal(pmm_stats(pmm).retired_frames, 1);
+    assert_pmm_sound(pmm);
+}
+
+static void cache_of_the_running_slot_leaves_bad_ram_at_once(void **state)
+{
+    uint64_t waiting = 99;
+    struct pmm_slot *slot;
+    paddr_t frame;
+
+    (void)state;
+    set_up_cached(MM_MIB(16), 64);
+    frame = alloc_one();
+    slot = pmm->slots[mm_port_slot()];
+    assert_true(slot != &pmm_absent_slot);
+    assert_ok(pmm_retire_range(pmm, virt_to_phys(slot), virt_to_phys(slot) + FRAME_SIZE, &waiting));
+    assert_int_equal(waiting, 0);
+    assert_state(virt_to_phys(slot), PMM_FRAME_RETIRED);
+    pmm_free_frame(pmm, frame);
+    assert_true(pmm->slots[mm_port_slot()] != slot);
+    assert_pmm_sound(pmm);
+}
+
+static void first_frame_is_no_cache_when_it_is_retired(void **state)
+{
+    uint64_t waiting = 99;
+
+    (void)state;
+    set_up_cached(MM_MIB(16), 64);
+    (void)make_cache_in_the_upper_slot();
+    assert_true(pmm->slots[mm_port_slot()] == &pmm_absent_slot);
+    assert_ok(pmm_retire_range(pmm, 0, FRAME_SIZE, &waiting));
+    assert_int_equal(waiting, 0);
+    assert_state(0, PMM_FRAME_RETIRED);
+    assert_pmm_sound(pmm);
+}
+
+/* A free on another CPU that found the frame in order before it was retired, and puts it into its cache
+ * afterwards: the last stores of slot_push(), which come too late. */
+static void frame_that_is_freed_while_it_is_retired_is_not_handed_out(void **state)
+{
+    struct pmm_slot *slot;
+    uint64_t waiting = 99;
+    paddr_t late, frame;
+
+    (void)state;
+    set_up_cached(MM_MIB(16), 64);
+    slot = make_cache_in_the_upper_slot();
+    up();
+    late = alloc_one();
+    down();
+    assert_ok(pmm_retire_range(pmm, late, late + FRAME_SIZE, &waiting));
+    assert_int_equal(waiting, 1);
+    slot_push_locked(slot, false, late);
+    up();
+    while (pmm_alloc_frame_flags(pmm, PMM_NOZERO, &frame) == MM_OK)
+        assert_true(frame != late);
+    down();
+    assert_state(late, PMM_FRAME_RETIRED);
+    assert_pmm_sound(pmm);
+}
+
+/* ---- bookkeeping ---- */
+
+#define BLOCKS 32u
+
+static paddr_t block_at(uint64_t index)
+{
+    return MM_MIB(20) + MM_MIB(2) * index; /* above the metadata */
+}
+
+/* All frames are used but the given one of each 2 MiB. */
+static void use_all_but(uint64_t place)
+{
+    paddr_t frame;
+
+    set_up_cached(MM_MIB(20) + MM_MIB(2) * BLOCKS, 64);
+    (void)make_cache_in_the_upper_slot();
+    while (pmm_alloc_frame_flags(pmm, PMM_NOZERO, &frame) == MM_OK)
+        ;
+    pmm_drain(pmm);
+    for (uint64_t i = 0; i < BLOCKS; i++)
+        pmm_free_frame(pmm, block_at(i) + place * FRAME_SIZE);
+}
+
+/* What is kept of a block that is partly reserved grows by any free frame; none has a free neighbour. */
+static void reserving_needs_no_two_neighbours(void **state)
+{
+    uint64_t free;
+    unsigned done = 0;
+
+    (void)state;
+    use_all_but(100);
+    for (uint64_t i = 0; i < BLOCKS; i++) {
+        paddr_t frame = block_at(i) + 100 * FRAME_SIZE;
+        mm_status_t status = pmm_reserve_range(pmm, frame, frame + FRAME_SIZE);
+
+        free = pmm_stats(pmm).free_frames;
+        if (status == MM_OK)
+            done++;
+        else if (status == MM_OUT_OF_MEMORY) /* the last one: no other frame is free */
+            assert_int_equal(free, 1);
+        else
+            assert_status(status, MM_NOT_FREE); /* the pmm keeps something there */
+        assert_pmm_sound(pmm);
+    }
+    assert_true(done > BLOCKS - 6);
+}
+
+/* All free frames but the given one lie in the cache of the upper slot. */
+static void cache_all_but(paddr_t kept)
+{
+    paddr_t frames[BLOCKS];
+    unsigned count = 0;
+
+    up();
+    while (count < BLOCKS && pmm_alloc_frame_flags(pmm, PMM_NOZERO, &frames[count]) == MM_OK)
+        count++;
+    for (unsigned i = 0; i < count; i++)
+        if (frames[i] != kept)
+            pmm_free_frame(pmm, frames[i]);
+    pmm_free_contiguous(pmm, kept, 1); /* into no cache */
+    down();
+    assert_int_equal(pmm_stats(pmm).cached_frames + 1, pmm_stats(pmm).free_frames);
+}
+
+/* A frame for bookkeeping is found in another slot's cache, too. */
+static void reserving_takes_caches_back(void **state)
+{
+    unsigned done = 0;
+
+    (void)state;
+    use_all_but(100);
+    for (uint64_t i = 0; i < BLOCKS; i++) {
+        paddr_t frame = block_at(i) + 100 * FRAME_SIZE;
+
+        if (pmm_frame_state(pmm, frame) != PMM_FRAME_FREE)
+            continue; /* the pmm keeps something there */
+        cache_all_but(frame);
+        if (pmm_stats(pmm).free_frames == 1)
+            break;
+        assert_ok(pmm_reserve_range(pmm, frame, frame + FRAME_SIZE));
+        assert_pmm_sound(pmm);
+        done++;
+    }
+    assert_true(done > BLOCKS - 6);
+}
+
+static void page_tables_need_no_two_neighbours(void **state)
+{
+    paddr_t table;
+    unsigned done = 0;
+
+    (void)state;
+    use_all_but(100);
+    while (pmm_alloc_table(pmm, &table) == MM_OK)
+        done++;
+    assert_int_equal(pmm_stats(pmm).free_frames, 0);
+    assert_true(done > BLOCKS - 6);
+    assert_pmm_sound(pmm);
+}
+
+/* Where nothing is free, releasing is what helps. */
+static void releasing_works_when_nothing_is_free(void **state)
+{
+    paddr_t frame, first = block_at(0), end = block_at(BLOCKS);
+    uint64_t released = 0, got = 0;
+
+    (void)state;
+    set_up(MM_MIB(20) + MM_MIB(2) * BLOCKS, (struct pmm_config){ .full_harden = true });
+    assert_ok(pmm_reserve_range(pmm, first, end));
+    while (pmm_alloc_frame_flags(pmm, PMM_NOZERO, &frame) == MM_OK)
+        ;
+    for (uint64_t i = 0; i < BLOCKS; i++, released++) {
+        frame = block_at(i) + 7 * FRAME_SIZE;
+        assert_ok(pmm_release_range(pmm, frame, frame + FRAME_SIZE));
+        assert_pmm_sound(pmm);
+        got += pmm_alloc_frame_flags(pmm, PMM_NOZERO, &frame) == MM_OK;
+    }
+    assert_int_equal(got + 2, released); /* two frames say what is reserved beside the others */
+}
+
+/* What says which frames are reserved moves out of bad RAM and says so still. */
+static void bookkeeping_leaves_bad_ram(void **state)
+{
+    struct pmm_stats before;
+    uint64_t waiting = 99;
+    unsigned found = 0;
+
+    (void)state;
+    set_up(MM_MIB(20) + MM_MIB(2) * BLOCKS, (struct pmm_config){ .full_harden = true });
+    before = pmm_stats(pmm);
+    for (uint64_t i = 0; i < BLOCKS; i++)
+        assert_ok(pmm_reserve_range(pmm, block_at(i), block_at(i) + FRAME_SIZE));
+    assert_true(pmm_stats(pmm).reserved_frames > before.reserved_frames + BLOCKS);
+    for (uint64_t i = 0; i + 1 < BLOCKS; i++) {
+        paddr_t at = block_at(i);
+
+        for (paddr_t in = at + FRAME_SIZE; in < at + MM_MIB(2); in += FRAME_SIZE)
+            found += pmm_frame_state(pmm, in) == PMM_FRAME_RESERVED;
+        assert_ok(pmm_retire_range(pmm, at, at + MM_MIB(2), &waiting));
+        assert_int_equal(waiting, 0);
+        assert_pmm_sound(pmm);
+        for (paddr_t in = at; in < at + MM_MIB(2); in += FRAME_SIZE)
+            assert_state(in, PMM_FRAME_RETIRED);
+    }
+    assert_state(block_at(BLOCKS - 1), PMM_FRAME_RESERVED);
+    assert_true(found > 0);
+}
+
 /* ---- steering ---- */
 
 static unsigned calls;
@@ -662,6 +905,15 @@ int main(void)
         TEST(retired_frames_leave_at_once_or_when_freed),
         TEST(retired_part_of_a_block_leaves_when_the_block_is_freed),
         TEST(released_memory_keeps_its_bad_frames_out),
+        TEST(cache_in_bad_ram_moves_when_its_owner_comes_by),
+        TEST(cache_of_the_running_slot_leaves_bad_ram_at_once),
+        TEST(first_frame_is_no_cache_when_it_is_retired),
+        TEST(frame_that_is_freed_while_it_is_retired_is_not_handed_out),
+        TEST(reserving_needs_no_two_neighbours),
+        TEST(reserving_takes_caches_back),
+        TEST(page_tables_need_no_two_neighbours),
+        TEST(releasing_works_when_nothing_is_free),
+        TEST(bookkeeping_leaves_bad_ram),
         TEST(low_water_calls_once_for_each_fall),
         TEST(injected_failures_come_when_asked_for),
         TEST(trace_tells_every_call_and_ends),

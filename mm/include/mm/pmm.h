@@ -168,17 +168,18 @@ void pmm_free_contiguous(struct pmm *pmm, paddr_t first, uint64_t count_frames);
  * a reserved frame. Retired frames in the range stay out of service.
  *   On failure: MM_NOT_ALIGNED; MM_INVALID_ADDRESS (not RAM of this pmm, empty, or a release of
  *               frame 0); MM_NOT_FREE (reserve: one is used or reserved already; release: one is not
- *               reserved); MM_OUT_OF_MEMORY (no frame for bookkeeping). Nothing changed. */
+ *               reserved); MM_OUT_OF_MEMORY (reserve: no other frame is free, in no cache either, and
+ *               one is needed for bookkeeping). Nothing changed. */
 MM_MUST_USE mm_status_t pmm_reserve_range(struct pmm *pmm, paddr_t base, paddr_t end);
 MM_MUST_USE mm_status_t pmm_release_range(struct pmm *pmm, paddr_t base, paddr_t end);
 
 /* Takes bad RAM out of service for ever: free and cached frames of [base, end) at once, reserved ones at
- * once (whoever lives there goes on), used ones and page tables when they are freed. Frames that are
- * not RAM of this pmm are passed over. A frame that another CPU is freeing at this very moment may be
- * handed out once more, and leaves when it is freed again.
+ * once (whoever lives there goes on), used ones and page tables when they are freed; of the pmm's own
+ * frames, caches of other slots when their owner next takes the lock. Frames that are not RAM of this
+ * pmm are passed over. A frame that another CPU is freeing at this very moment is not handed out again.
  *   Returns:    MM_OK, and in *waiting (which may be NULL) how many frames are still in use.
- *   On failure: MM_NOT_ALIGNED; MM_INVALID_ADDRESS (empty); MM_OUT_OF_MEMORY (no frame for bookkeeping:
- *               a part may have been retired). */
+ *   On failure: MM_NOT_ALIGNED; MM_INVALID_ADDRESS (empty); MM_OUT_OF_MEMORY (no frame outside the range is
+ *               free, and one is needed for bookkeeping: a part may have been retired). */
 MM_MUST_USE mm_status_t pmm_retire_range(struct pmm *pmm, paddr_t base, paddr_t end,
                                          uint64_t *waiting);
 
