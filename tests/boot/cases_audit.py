@@ -15,7 +15,7 @@ import time
 
 from elf import PF_W, PF_X, Elf
 from log import HELLO, RAM, Log, merged, text_of
-from machine import Boot, expect, kill_session, qemu_argv, shell_text
+from machine import BOOT_SECONDS, Boot, expect, kill_session, qemu_argv, shell_text
 from suite import add
 
 # "VIRTUAL: PHYSICAL FLAGS": X is NO-execute here, P a large leaf, then dirty, accessed, PCD, PWT.
@@ -56,7 +56,7 @@ class Machine:
                  "-initrd", str(view.tree.build / "kernel.elf"), "-append", keys]
         self._child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, start_new_session=True)
         self.boot = view.last_boot = Boot(0, "", shell_text(argv), 0)
-        limit = time.monotonic() + 120
+        limit = time.monotonic() + BOOT_SECONDS
         while HELLO not in self.boot.text:
             if time.monotonic() > limit or self._child.poll() is not None:
                 self.close()
@@ -65,7 +65,7 @@ class Machine:
             if serial.exists():
                 self.boot.text = serial.read_bytes().decode("utf-8", "replace").replace("\r", "")
         self._monitor = socket.socket(socket.AF_UNIX)
-        self._monitor.settimeout(60)
+        self._monitor.settimeout(BOOT_SECONDS)
         self._monitor.connect(str(self._socket))
         self._read()
 

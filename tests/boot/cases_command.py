@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from log import HELLO, Log, check_success
-from machine import QEMU, Failure, expect, kill_session, plain_environment, run_child
+from machine import BOOT_SECONDS, QEMU, Failure, expect, kill_session, plain_environment, run_child
 from suite import add
 
 COMMANDS = ["run", "test", "debug", "bench", "clean", "deps", "help"]
@@ -83,7 +83,7 @@ def show_help(view, *words):
 
 
 def refuse_usage(view, *words):
-    boot = view.mello(*words, seconds=30)
+    boot = view.mello(*words)
     expect(boot.status == 2, f"exit status {boot.status}, not 2")
     expect("Usage:" in boot.text, "it prints no usage")
     said = [line for line in boot.lines() if line.startswith("mello: ")]
@@ -107,7 +107,7 @@ def keep_stdout_clean(view):
     """stdout of a headless run is the serial console and nothing else."""
     environment = plain_environment(view.tree.settings("-cpu qemu64"))
     done = subprocess.run([view.tree.root / "mello", "run", "--headless", "--memory", "64M"],
-                          stdin=subprocess.DEVNULL, capture_output=True, timeout=150, check=False,
+                          stdin=subprocess.DEVNULL, capture_output=True, timeout=BOOT_SECONDS, check=False,
                           env=environment)
     text = done.stdout.decode()
     expect(done.returncode == 0, f"exit status {done.returncode}")
@@ -146,7 +146,8 @@ def build_fails(view):
 def map_status(view, script, status):
     programs = Programs(view.folder())
     programs.script(QEMU, script)
-    boot = view.mello("run", "--headless", "--timeout", "2", path=programs.folder)
+    seconds = "2" if status == 4 else "60"
+    boot = view.mello("run", "--headless", "--timeout", seconds, path=programs.folder)
     expect(boot.status == status, f"exit status {boot.status}, not {status}")
 
 
@@ -207,12 +208,12 @@ def run_in_terminal(view):
                              stdout=slave, stderr=slave, env=environment, start_new_session=True)
     os.close(slave)
     try:
-        text = read_until(master, HELLO, 90)
+        text = read_until(master, HELLO, BOOT_SECONDS)
         expect("\033[" in text, "no colours on a terminal")
         expect("Ctrl-A" in text, "it does not say how to quit")
         os.write(master, b"\x01x")
-        read_until(master, None, 30)
-        status = child.wait(timeout=30)
+        read_until(master, None, BOOT_SECONDS)
+        status = child.wait(timeout=BOOT_SECONDS)
     finally:
         kill_session(child.pid)
         child.wait()
@@ -249,10 +250,11 @@ def end_by_signal(view):
                              stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                              stderr=subprocess.DEVNULL, start_new_session=True)
     try:
-        wait_for(lambda: QEMU[:15] in session_programs(child.pid), 60, "QEMU does not start")
+        wait_for(lambda: QEMU[:15] in session_programs(child.pid), BOOT_SECONDS,
+                 "QEMU does not start")
         child.send_signal(signal.SIGTERM)
-        child.wait(timeout=30)
-        wait_for(lambda: not session_programs(child.pid), 10, "a process is left behind")
+        child.wait(timeout=BOOT_SECONDS)
+        wait_for(lambda: not session_programs(child.pid), 60, "a process is left behind")
     finally:
         kill_session(child.pid)
         child.wait()
@@ -299,8 +301,8 @@ def debug(view):
     gdb = ["gdb", "-batch", "-nx", "-x", str(view.tree.build / "mello.gdb"), "-ex", "continue",
            "-ex", "backtrace", "-ex", "kill"]
     try:
-        wait_for(lambda: is_listening(port), 60, "nothing listens for gdb")
-        status, text, _ = run_child(gdb, 60)
+        wait_for(lambda: is_listening(port), BOOT_SECONDS, "nothing listens for gdb")
+        status, text, _ = run_child(gdb)
     finally:
         kill_session(child.pid)
         child.stdout.close()
@@ -320,7 +322,7 @@ def debug_port_in_use(view):
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
-        boot = view.mello("debug", "--gdb-port", str(listener.getsockname()[1]), seconds=30)
+        boot = view.mello("debug", "--gdb-port", str(listener.getsockname()[1]))
     expect(boot.status == 5, f"exit status {boot.status}, not 5")
 
 

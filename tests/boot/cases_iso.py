@@ -336,8 +336,7 @@ def refuse_on_screen(view, firmware, change, pattern, mode=None, scale=1):
     loader = loader_with_mode(view, *mode) if mode else None
     image = make_image(view, kernel=write_broken(view, change), line="", loader=loader)
     picture = view.folder() / "screen.ppm"
-    boot = look(view, image_argv(image, firmware), "[loader] ERROR",
-                [("screendump", {"filename": str(picture)})])
+    boot = look(view, image_argv(image, firmware), [("screendump", {"filename": str(picture)})])
     error = shown_error(boot, pattern)
     width, height, lines = read_picture(picture, scale)
     expect((width, height) == (mode or (1024, 768))[:2], f"a screen of {width} x {height}")
@@ -349,7 +348,7 @@ def refuse_on_text_screen(view):
     """A header that asks for no mode: VGA text, read from its memory."""
     image = make_image(view, keys="loader.nonsense", line="", loader=loader_with_mode(view, 0, 0, 0))
     memory = view.folder() / "text"
-    boot = look(view, image_argv(image), "[loader] ERROR",
+    boot = look(view, image_argv(image),
                 [("pmemsave", {"val": 0xB8000, "size": 4000, "filename": str(memory)})])
     error = shown_error(boot, "unknown key loader.nonsense")
     cells = memory.read_bytes()[::2].decode("latin-1")
@@ -445,7 +444,7 @@ REFUSED = {
 
 
 def refuse_usage(view, words, pattern):
-    boot = view.mello(*words, seconds=30)
+    boot = view.mello(*words)
     expect(boot.status == 2, f"exit status {boot.status}, not 2")
     expect(re.search(pattern, boot.text), f"it does not say '{pattern}'")
 

@@ -10,19 +10,16 @@ its own: only the lengths of breaks and of the smallest segments are taken from 
 """
 
 import dataclasses
-import json
 import re
 import struct
 import subprocess
-import time
 import zlib
 
 from cases_command import Programs
 from cases_iso import own_build, refuse_image
-from image import (LOOK_SECONDS, Monitor, image_argv, loader_with_mode, make_image, read_ppm,
-                   without_firmware)
+from image import image_argv, loader_with_mode, look, make_image, read_ppm, without_firmware
 from log import CASES, HELLO, LOW_MEMORY_END, Log, check_halt
-from machine import QEMU, Boot, expect, kill_session, qemu_argv, shell_text
+from machine import QEMU, expect, qemu_argv
 from suite import add
 
 # What is drawn with which font, by the size of the screen: (width, height, scale) of a cell of the
@@ -55,57 +52,11 @@ SPARKLES = "✨"
 
 # ---- Taking pictures
 
-class Talk(Monitor):
-    """QEMU's monitor, with answers."""
-
-    def ask(self, line):
-        words = {"execute": "human-monitor-command", "arguments": {"command-line": line}}
-        self._socket.sendall(json.dumps(words).encode())
-        for answer in map(json.loads, self._answers):
-            if "return" in answer:
-                return answer["return"]
-            expect("error" not in answer, f"QEMU's monitor: {line}: {answer}")
-        expect(False, f"QEMU's monitor: {line}: no answer")
-
-    def rests(self):
-        """The first CPU is halted, and no interrupt can wake it (bit 9 of RFLAGS)."""
-        state = re.search(r"RFL=([0-9a-f]+) .*HLT=(\d)", self.ask("info registers"))
-        return state is not None and state[2] == "1" and int(state[1], 16) & 0x200 == 0
-
-
 def take(view, argv):
     """Boots to the end: (Boot of what came on the serial port, Picture)."""
-    folder = view.folder()
-    serial, monitor, dump = folder / "serial", folder / "monitor", folder / "screen.ppm"
-    argv = [f"file:{serial}" if word == "stdio" else word for word in argv]
-    argv += ["-qmp", f"unix:{monitor},server=on,wait=off"]
-    start = time.monotonic()
-    child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                             stderr=subprocess.DEVNULL, start_new_session=True)
-    try:
-        talk = connect(monitor, child)
-        while not talk.rests():
-            expect(time.monotonic() < start + LOOK_SECONDS, "the boot does not come to its end")
-            time.sleep(0.1)
-        talk.call("screendump", filename=str(dump))
-        talk.close()
-    finally:
-        kill_session(child.pid)
-        child.wait()
-        text = serial.read_text("utf-8", "replace").replace("\r", "") if serial.exists() else ""
-        view.last_boot = Boot(0, text, shell_text(argv), time.monotonic() - start)
-    return view.last_boot, Picture(view, *read_ppm(dump))
-
-
-def connect(path, child):
-    limit = time.monotonic() + LOOK_SECONDS
-    while True:
-        try:
-            return Talk(path)
-        except (FileNotFoundError, ConnectionRefusedError):
-            expect(child.poll() is None, "QEMU ended at once")
-            expect(time.monotonic() < limit, "QEMU's monitor does not answer")
-            time.sleep(0.05)
+    dump = view.folder() / "screen.ppm"
+    boot = look(view, argv, [("screendump", {"filename": str(dump)})])
+    return boot, Picture(view, *read_ppm(dump))
 
 
 def direct_argv(view, mode, memory="512M", line=""):
@@ -614,8 +565,7 @@ def refuse_picture(view, words, pattern):
     subprocess.run(["mkfifo", str(folder / "pipe.png")], check=True)
     programs = Programs(folder)
     programs.script(QEMU, "echo QEMU was started; exit 1\n")
-    boot = view.mello("screenshot", *(word.format(folder) for word in words), seconds=60,
-                      path=programs.folder)
+    boot = view.mello("screenshot", *(word.format(folder) for word in words), path=programs.folder)
     expect(boot.status == 2, f"exit status {boot.status}, not 2")
     expect(re.search(pattern, boot.text), f"it does not say '{pattern}'")
     expect("QEMU was started" not in boot.text, "it boots first")

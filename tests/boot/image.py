@@ -2,14 +2,15 @@
 """Images that GRUB starts, machines that boot them, and what is to be seen on their screens.
 
 make_image() calls loader/mkiso.sh, which is also behind `./mello iso`; boot_image() boots the result
-on BIOS or UEFI from one of several drives. look() takes a picture of the screen once a text stands on
-the serial port, and read_picture() turns the pixels back into text: every cell is compared with the
-glyphs of the font package, which the loader's font was made from.
+on BIOS or UEFI from one of several drives. look() asks a machine's monitor, for a picture of the screen say,
+once the first CPU has halted for good, so that nothing is left to be drawn; and read_picture() turns
+pixels back into text: every cell is compared with the glyphs of the font package, which the loader's
+font was made from.
 """
 
 import gzip
 import json
-import os
+import re
 import shutil
 import socket
 import struct
@@ -21,7 +22,7 @@ from machine import Boot, expect, kill_session, qemu_argv, run_child, shell_text
 
 OVMF = "/usr/share/ovmf/OVMF.fd"
 FONT = "/usr/share/consolefonts/spleen-8x16.psfu.gz"
-LOOK_SECONDS = 120
+LOOK_SECONDS = 300
 
 
 # ---- Images
@@ -104,7 +105,7 @@ class Monitor:
 
     def __init__(self, path):
         self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.settimeout(30)
+        self._socket.settimeout(LOOK_SECONDS)
         self._socket.connect(str(path))
         self._answers = self._socket.makefile("r", encoding="utf-8")
         self._answers.readline()  # the greeting
@@ -119,21 +120,44 @@ class Monitor:
                 return
         expect(False, f"QEMU's monitor: {name}: no answer")
 
+    def ask(self, line):
+        """The answer to a line of the human monitor."""
+        words = {"execute": "human-monitor-command", "arguments": {"command-line": line}}
+        self._socket.sendall(json.dumps(words).encode())
+        for answer in map(json.loads, self._answers):
+            if "return" in answer:
+                return answer["return"]
+            expect("error" not in answer, f"QEMU's monitor: {line}: {answer}")
+        expect(False, f"QEMU's monitor: {line}: no answer")
+
+    def rests(self):
+        """The first CPU is halted, and no interrupt can wake it (bit 9 of RFLAGS). The machine stands
+        still then, and while it is asked: the two are of one moment."""
+        self.call("stop")
+        state = re.search(r"RFL=([0-9a-f]+) .*HLT=(\d)", self.ask("info registers"))
+        rests = state is not None and state[2] == "1" and int(state[1], 16) & 0x200 == 0
+        if not rests:
+            self.call("cont")
+        return rests
+
     def close(self):
         self._answers.close()
         self._socket.close()
 
 
-def wait_for_text(path, text, child):
+def connect(path, child):
     limit = time.monotonic() + LOOK_SECONDS
-    while text not in (path.read_text("utf-8", "replace") if path.exists() else ""):
-        expect(child.poll() is None, f"QEMU ended before it printed '{text}'")
-        expect(time.monotonic() < limit, f"no '{text}' on the serial port")
-        time.sleep(0.1)
+    while True:
+        try:
+            return Monitor(path)
+        except (FileNotFoundError, ConnectionRefusedError):
+            expect(child.poll() is None, "QEMU ended at once")
+            expect(time.monotonic() < limit, "QEMU's monitor does not answer")
+            time.sleep(0.05)
 
 
-def look(view, argv, text, commands):
-    """Boots until `text` stands on the serial port, then calls the monitor: [(name, arguments)].
+def look(view, argv, commands):
+    """Boots to the end, then calls the monitor: [(name, arguments)]. Whatever was printed is drawn then.
 
     Without mello.exit=qemu on the kernel's line, so that the machine stays as it is."""
     serial, monitor = view.folder() / "serial", view.folder() / "monitor"
@@ -143,9 +167,10 @@ def look(view, argv, text, commands):
     child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                              stderr=subprocess.DEVNULL, start_new_session=True)
     try:
-        wait_for_text(serial, text, child)
-        time.sleep(0.5)  # the line goes to the serial port and the screen at once, but not quite
-        talk = Monitor(monitor)
+        talk = connect(monitor, child)
+        while not talk.rests():
+            expect(time.monotonic() < start + LOOK_SECONDS, "the boot does not come to its end")
+            time.sleep(0.1)
         for name, arguments in commands:
             talk.call(name, **arguments)
         talk.close()

@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 
 QEMU = "qemu-system-x86_64"
-BOOT_SECONDS = 150  # the machine may be shared: a boot takes about one second when it is idle
+BOOT_SECONDS = 300  # the machine may be shared: a boot takes about one second when it is idle
 
 # isa-debug-exit turns the kernel's value v into the process status 2v + 1.
 STATUS_OF_QEMU = {2 * 0x10 + 1: 0, 2 * 0x11 + 1: 1, 2 * 0x12 + 1: 3}
@@ -77,31 +77,39 @@ def kill_running():
         kill_session(session)
 
 
-def run_child(argv, seconds=BOOT_SECONDS, env=None, cwd=None, until=None):
-    """Runs a child to its end, to `until` (a text in its output) or to the time limit.
+def run_child(argv, seconds=BOOT_SECONDS, env=None, cwd=None, until=None, linger=0):
+    """Runs a child to its end, to `until` (a text in its output) or to the time limit; with `linger`,
+    it has so many seconds more once the text has come.
 
     Returns (its exit status, or "time" or "until"; output; seconds)."""
     start = time.monotonic()
     child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                              stderr=subprocess.STDOUT, env=env, cwd=cwd, start_new_session=True)
     _running.add(child.pid)
-    ended = []
+    ended, timers = [], []
 
     def end(why):
         ended.append(why)
         kill_session(child.pid)
 
-    timer = threading.Timer(seconds, end, ["time"])
-    timer.start()
+    def end_later(after, why):
+        timers.append(threading.Timer(after, end, [why]))
+        timers[-1].start()
+
+    end_later(seconds, "time")
     output = bytearray()
     try:
         while chunk := child.stdout.read1(65536):
             output += chunk
             if until is not None and not ended and until.encode() in output:
-                end("until")
+                if linger == 0:
+                    end("until")
+                elif len(timers) == 1:
+                    end_later(linger, "until")
         status = child.wait()
     finally:
-        timer.cancel()
+        for timer in timers:
+            timer.cancel()
         child.stdout.close()
         _running.discard(child.pid)
     text = output.decode("utf-8", "replace").replace("\r", "")
@@ -196,16 +204,16 @@ class Tree:
         return Boot(4 if status == "time" else status, text, shell_text(command, shown), took)
 
     def qemu(self, memory="64M", cmdline="", kernel=None, cpu=None, machine="pc", until=None,
-             seconds=BOOT_SECONDS, initrd=True, exit_key=True, extra=()):
+             seconds=BOOT_SECONDS, initrd=True, exit_key=True, extra=(), linger=0):
         """The loader with a kernel file in QEMU; mello.exit=qemu goes before the command line."""
         argv = qemu_argv(memory, cpu, machine, extra) + ["-kernel", str(self.build / "loader.elf")]
         if initrd:
             argv += ["-initrd", str(kernel or self.build / "kernel.elf")]
         argv += ["-append", f"mello.exit=qemu {cmdline}".strip() if exit_key else cmdline]
-        return self._boot(argv, seconds, until)
+        return self._boot(argv, seconds, until, linger)
 
-    def _boot(self, argv, seconds=BOOT_SECONDS, until=None):
-        status, text, took = run_child(argv, seconds, until=until)
+    def _boot(self, argv, seconds=BOOT_SECONDS, until=None, linger=0):
+        status, text, took = run_child(argv, seconds, until=until, linger=linger)
         number = {"time": 4, "until": 0}.get(status)
         if number is None:
             number = STATUS_OF_QEMU.get(status, 5)

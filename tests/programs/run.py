@@ -158,7 +158,7 @@ def redis(run):
                        "--appendonly", "no", "--dir", run.folder, "--daemonize", "no",
                        "--loglevel", "warning", executable=shutil.which("redis-check-rdb"))
     try:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + TIMEOUT
         client = ["redis-cli", "-h", "127.0.0.1", "-p", port]
         while subprocess.run(client + ["PING"], capture_output=True, check=False).returncode != 0:
             if server.poll() is not None or time.monotonic() > deadline:
@@ -175,7 +175,7 @@ def redis(run):
             raise Failed("redis-server: the child that saves has failed")
         run.run(*client, "FLUSHALL")
         run.run(*client, "SHUTDOWN", "NOSAVE")
-        errors = server.communicate(timeout=20)[1].decode(errors="replace")
+        errors = server.communicate(timeout=TIMEOUT)[1].decode(errors="replace")
         run.check_at_work(errors, "redis-server")
         if server.returncode != 0:
             raise Failed("redis-server ended with status %d" % server.returncode)
