@@ -115,6 +115,14 @@ int support_teardown(void **state)
     return 0;
 }
 
+void support_choose(void)
+{
+    const char *name = getenv("MELLO_TEST");
+
+    if (name != NULL)
+        cmocka_set_test_filter(name);
+}
+
 bool support_is_sanitized(void)
 {
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)

@@ -23,9 +23,10 @@
 int support_setup(void **state);
 int support_teardown(void **state);
 const struct hosted_hooks *support_hooks(void); /* what support_setup() installs */
+void support_choose(void);                      /* MELLO_TEST=NAME: runs that test alone */
 
 #define TEST(name)       cmocka_unit_test_setup_teardown(name, support_setup, support_teardown)
-#define RUN_TESTS(tests) cmocka_run_group_tests((tests), NULL, NULL)
+#define RUN_TESTS(tests) (support_choose(), cmocka_run_group_tests((tests), NULL, NULL))
 #define COUNT_OF(array)  (sizeof(array) / sizeof((array)[0]))
 
 /* True where a sanitizer's shadow makes fake RAM of terabytes impossible or slow. */

@@ -10,11 +10,13 @@ A LIST (default: all tests/mutants/*.list) holds mutations:
     - what stands there, one or more lines, exactly once in the file
     + what stands there instead
 
-Each mutation is built into one test program in a scratch folder, with the objects of the plain host
-tests for all other files. It is killed if that test fails, or ends its program, within TIMEOUT
-seconds. It survives if all tests pass. Text that is not found, or found twice, a mutation that does
-not compile, and one that another test kills are errors of the list. --find shows the first program that
-kills a mutation, to fill in a list. The last line is "N passed, N failed".
+First each program runs as it is: a named test that does not pass there proves nothing. Then each
+mutation is built into its test program in a scratch folder, with the objects of the plain host tests for
+all other files, and the named test alone is run (MELLO_TEST). The mutation is killed if the test fails,
+ends its program, or does not end in ten times the time that the whole program took. It survives if the
+test passes. Text that is not found, or found twice, a mutation that does not compile and a test that is
+not there are errors of the list. --find runs whole programs and shows the first one that kills a
+mutation, and by which tests, to fill in a list. The last line is "N passed, N failed".
 """
 
 import argparse
@@ -26,10 +28,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 FLAGS = ["-std=gnu11", "-g", "-O2", "-w", "-DMM_DEBUG=1"]
-TIMEOUT = 100
+SECONDS = 20   # that a test may take in any case
 
 
 class Mutation:
@@ -111,48 +114,68 @@ def link_program(build, program, mutants, folder):
     return out
 
 
-def run_program(path):
-    """Names of the tests that failed; the one that was running counts if the program ended."""
-    try:
-        done = subprocess.run(["setarch", "-R", path], capture_output=True, text=True,
-                              errors="replace", timeout=TIMEOUT, check=False)
-        text, status = done.stdout + done.stderr, done.returncode
-    except subprocess.TimeoutExpired as late:
-        text = "".join(part.decode(errors="replace") if isinstance(part, bytes) else part or ""
-                       for part in (late.stdout, late.stderr))
-        status = None
-    failed = set(re.findall(r"^\[  FAILED  \] (\w+)$", text, re.M))
-    started = re.findall(r"^\[ RUN      \] (\w+)$", text, re.M)
-    finished = set(re.findall(r"^\[ +(?:OK|FAILED) +\] (\w+)$", text, re.M))
-    if status != 0:
-        failed |= {name for name in started if name not in finished}
-    return failed
+class Run:
+    """One run of a program, or of one test of it: which tests passed, which failed, and how long it took.
+    A test that was running when the program ended has failed; `late` if it was ended from here."""
+
+    def __init__(self, path, test=None, timeout=300):
+        start = time.monotonic()
+        environment = dict(os.environ)
+        environment.pop("MELLO_SEEDS", None)
+        if test is not None:
+            environment["MELLO_TEST"] = test
+        self.late = False
+        try:
+            done = subprocess.run(["setarch", "-R", path], capture_output=True, text=True, check=False,
+                                  errors="replace", timeout=timeout, env=environment)
+            text, status = done.stdout + done.stderr, done.returncode
+        except subprocess.TimeoutExpired as late:
+            text = "".join(part.decode(errors="replace") if isinstance(part, bytes) else part or ""
+                           for part in (late.stdout, late.stderr))
+            status, self.late = None, True
+        self.passed = set(re.findall(r"^\[ +OK +\] (\w+)$", text, re.M))
+        self.failed = set(re.findall(r"^\[  FAILED  \] (\w+)$", text, re.M))
+        started = set(re.findall(r"^\[ RUN      \] (\w+)$", text, re.M))
+        if status != 0:
+            self.failed |= started - self.passed
+        self.seconds = time.monotonic() - start
 
 
-def try_mutation(build, mutation, programs):
-    """True and a line, or False and why not."""
+def judge(build, mutation, whole, mutants, folder):
+    """True and a line, or False and why not; `whole` is the run without a mutation."""
+    run = Run(link_program(build, mutation.program, mutants, folder), mutation.test,
+              SECONDS + 10 * whole.seconds)
+    if mutation.test in run.failed:
+        return True, f"killed by {mutation.test}" + (", which did not end" if run.late else "")
+    if mutation.test not in run.passed:
+        return False, f"{mutation.test} did not run"
+    return False, f"SURVIVES {mutation.test}"
+
+
+def find_killer(build, programs, mutants, folder):
+    for program in programs:
+        failed = Run(link_program(build, program, mutants, folder)).failed
+        if failed:
+            return True, f"killed by {program}: " + ", ".join(sorted(failed))
+    return False, "SURVIVES all of them"
+
+
+def try_mutation(build, mutation, programs, wholes):
     text, why = mutation.mutated()
     if text is None:
         return False, why
+    if not programs and mutation.test not in wholes[mutation.program].passed:
+        return False, f"{mutation.test} of {mutation.program} does not pass without a mutation"
     folder = tempfile.mkdtemp(prefix="mutant-", dir=os.path.join(build, "mutants"))
     try:
         mutants = compile_mutant(build, mutation, text, folder)
         if programs:
-            for program in programs:
-                failed = run_program(link_program(build, program, mutants, folder))
-                if failed:
-                    return True, f"killed by {program}: " + ", ".join(sorted(failed))
-            return False, "SURVIVES all of them"
-        failed = run_program(link_program(build, mutation.program, mutants, folder))
+            return find_killer(build, programs, mutants, folder)
+        return judge(build, mutation, wholes[mutation.program], mutants, folder)
     except subprocess.CalledProcessError as error:
         return False, "does not build: " + (error.stderr or "").strip()[:600]
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    if mutation.test in failed:
-        return True, f"killed by {mutation.test}"
-    if failed:
-        return False, "killed by another test: " + ", ".join(sorted(failed))
-    return False, f"SURVIVES {mutation.program}"
 
 
 def main():
@@ -173,7 +196,9 @@ def main():
     os.makedirs(os.path.join(build, "mutants"), exist_ok=True)
     passed = 0
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
-        tried = [pool.submit(try_mutation, build, mutation, programs) for mutation in mutations]
+        wholes = {} if programs else dict(zip(wanted, pool.map(Run, targets)))
+        tried = [pool.submit(try_mutation, build, mutation, programs, wholes)
+                 for mutation in mutations]
         for mutation, result in zip(mutations, tried):
             good, line = result.result()
             passed += good
