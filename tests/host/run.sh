@@ -3,33 +3,25 @@
 #
 # Runs host tests: each argument is a command. usage: run.sh command...
 #
+# As many run at once as there are CPUs (TEST_JOBS=N: so many), each for at most TEST_TIMEOUT seconds;
+# what one says comes out as a whole when it ends.
+#
 # Every command runs even if one before it failed. Of a cmocka program each test counts: the tests
 # that it announces and does not report as OK have failed (a crash counts all that it left out). Any
 # other command is one test and passes if it exits with 0. A program whose tests all passed but
 # which exits with another status (a leak, a sanitizer's report at the end) is one more failure. The
-# last line is "N passed, N failed"; the exit status is 1 if anything failed. V=1 shows all output.
+# last line is "N passed, N failed"; the exit status is 1 if anything failed, or a command left no
+# result. V=1 shows all output.
 set -u
 
-passed=0
-failed=0
-log=$(mktemp) || exit 5
-trap 'rm -f "$log"' EXIT
+# run_one FOLDER COMMAND: prints what became of it, and leaves "passed failed" in a file of FOLDER.
+run_one() {
+    folder=$1 command=$2
+    log=$(mktemp "$folder/log.XXXXXX") || exit 5
+    start=$(date +%s)
 
-# Sanitizers place their shadow at fixed addresses: no random layout where setarch can switch it
-# off.
-fixed=
-if setarch -R true 2>/dev/null; then
-    fixed='setarch -R'
-fi
-
-ASAN_OPTIONS=${ASAN_OPTIONS:-allow_user_poisoning=1:detect_leaks=1:detect_stack_use_after_return=0}
-UBSAN_OPTIONS=${UBSAN_OPTIONS:-print_stacktrace=1}
-TSAN_OPTIONS=${TSAN_OPTIONS:-halt_on_error=1}
-export ASAN_OPTIONS UBSAN_OPTIONS TSAN_OPTIONS
-
-for command in "$@"; do
     # shellcheck disable=SC2086  # a command and its option
-    timeout "${TEST_TIMEOUT:-300}" $fixed sh -c "exec $command" >"$log" 2>&1
+    timeout -k 10 "${TEST_TIMEOUT:-300}" $fixed sh -c "exec $command" >"$log" 2>&1 </dev/null
     status=$?
     announced=$(sed -n 's/^\[==========\] Running \([0-9]*\) test.*/\1/p' "$log" | head -n 1)
     if [ -n "$announced" ]; then
@@ -43,17 +35,50 @@ for command in "$@"; do
     else
         good=0 bad=1
     fi
-    passed=$((passed + good))
-    failed=$((failed + bad))
-    if [ "$bad" -ne 0 ] || [ "${V:-0}" != 0 ]; then
-        grep -v -e '^\[ RUN      \] ' -e '^\[       OK \] ' "$log" | sed 's/^/    /'
-    fi
-    if [ "$bad" -ne 0 ]; then
-        echo "FAIL $command: $good passed, $bad failed (exit status $status)"
-    else
-        echo "ok   $command: $good passed"
-    fi
-done
+    {
+        if [ "$bad" -ne 0 ] || [ "${V:-0}" != 0 ]; then
+            grep -v -e '^\[ RUN      \] ' -e '^\[       OK \] ' "$log" | sed 's/^/    /'
+        fi
+        if [ "$bad" -ne 0 ]; then
+            echo "FAIL $command: $good passed, $bad failed (exit status $status)"
+        else
+            echo "ok   $command: $good passed ($(($(date +%s) - start)) s)"
+        fi
+    } >"$log.shown"
+    # One process writes at a time: pipes keep only short writes together.
+    flock "$folder/lock" cat "$log.shown"
+    echo "$good $bad" >"$log.counts"
+    rm -f "$log" "$log.shown"
+}
 
-echo "$passed passed, $failed failed"
-[ "$failed" -eq 0 ]
+# Sanitizers place their shadow at fixed addresses: no random layout where setarch can switch it
+# off.
+fixed=
+if setarch -R true 2>/dev/null; then
+    fixed='setarch -R'
+fi
+
+ASAN_OPTIONS=${ASAN_OPTIONS:-allow_user_poisoning=1:detect_leaks=1:detect_stack_use_after_return=0}
+UBSAN_OPTIONS=${UBSAN_OPTIONS:-print_stacktrace=1}
+TSAN_OPTIONS=${TSAN_OPTIONS:-halt_on_error=1}
+export ASAN_OPTIONS UBSAN_OPTIONS TSAN_OPTIONS
+
+if [ "${1-}" = --one ]; then
+    run_one "$2" "$3"
+    exit 0
+fi
+folder=$(mktemp -d) || exit 5
+trap 'rm -rf "$folder"' EXIT
+trap 'exit 130' INT TERM
+for command in "$@"; do
+    printf '%s\0' "$command"
+done | xargs -0 -r -n 1 -P "${TEST_JOBS:-$(nproc 2>/dev/null || echo 1)}" sh "$0" --one "$folder"
+
+set -- $# "$(cat "$folder"/*.counts 2>/dev/null |
+    awk '{ passed += $1; failed += $2 } END { print NR + 0, passed + 0, failed + 0 }')"
+# shellcheck disable=SC2086  # three numbers
+set -- "$1" $2
+lost=$(($1 - $2))
+[ "$lost" = 0 ] || echo "FAIL: $lost of $1 commands left no result"
+echo "$3 passed, $(($4 + lost)) failed"
+[ $(($4 + lost)) -eq 0 ]
