@@ -10,9 +10,10 @@
  * mm_port_cpu_barrier(): memory comes and goes before or behind it (heap_memory.c), and a step that
  * lacks some returns what it needs, so that the caller releases the lock, gets it and tries again.
  *
- * Files, each using those before it: buddy.c, heap_memory.c (state, chunks, growth), heap_span.c (runs of
- * pages cut into blocks), heap_cache.c (caches, remote frees, draining), heap_guard.c (the full level),
- * heap_fault.c, heap_report.c, kheap.c (the calls). */
+ * Files, each using those before it: buddy.c; heap_memory.h (heap_state.c, heap_chunk.c, heap_source.c,
+ * heap_memory.c: growth, heap_large.c, heap_create.c); heap_span.c (runs of pages cut into blocks),
+ * heap_cache.c (caches, remote frees, draining), heap_guard.c (the full level), heap_fault.c,
+ * heap_report.c, kheap.c (the calls). */
 #ifndef MM_HEAP_PARTS_H
 #define MM_HEAP_PARTS_H
 
@@ -207,7 +208,7 @@ extern struct kheap_cache heap_absent_cache;
 /* What a step under the lock lacks. */
 enum heap_need { HEAP_HAS_ALL, HEAP_NEEDS_PAGES, HEAP_NEEDS_SMALL_STATE, HEAP_NEEDS_BIG_STATE };
 
-/* ---- heap_memory.c ---- */
+/* ---- heap_create.c ---- */
 
 struct heap_memory_config {
     void *first;          /* first memory, mapped; state is taken from its beginning */
@@ -221,6 +222,8 @@ struct heap_memory_config {
 
 MM_MUST_USE mm_status_t heap_memory_create(const struct heap_memory_config *config,
                                            struct kheap **out);
+
+/* ---- heap_chunk.c ---- */
 
 /* How hard to look for memory. HEAP_SCARCE comes when nothing else is left: what is kept for state is
  * used, state is taken from between the blocks, spans are made as small as their blocks allow. */
@@ -241,6 +244,8 @@ void heap_pages_set_locked(struct kheap *heap, uint64_t offset, uint64_t bytes,
 struct heap_span *heap_span_at(const struct kheap *heap, vaddr_t address);
 struct heap_chunk *heap_chunk_at(const struct kheap *heap, uint64_t offset);
 
+/* ---- heap_state.c ---- */
+
 /* Bytes that a region which does not grow has kept for state, whole pages: free memory. */
 uint64_t heap_state_kept_locked(const struct kheap *heap);
 
@@ -249,11 +254,15 @@ struct heap_span *heap_span_memory_take_locked(struct kheap *heap, unsigned bloc
                                                enum heap_effort effort);
 void heap_span_memory_give_locked(struct kheap *heap, struct heap_span *span);
 
-/* Without the lock: memory for state (zeroed, never given back), a page for spans, memory for blocks.
- *   Returns:  false if there is none. */
+/* Memory for state, zeroed, never given back; NULL if there is none. Without the lock. */
 void *heap_state_alloc(struct kheap *heap, uint64_t bytes);
 /* The same under the lock, from what the heap has itself. */
 void *heap_state_alloc_locked(struct kheap *heap, uint64_t bytes, enum heap_effort effort);
+
+/* ---- heap_memory.c ---- */
+
+/* Without the lock: gets what is needed from the pmm, a page for spans or memory for runs of `bytes`.
+ *   Returns:  false if there is none. */
 MM_MUST_USE bool heap_supply(struct kheap *heap, enum heap_need need, uint64_t bytes);
 
 /* Memory that is on its way between the pmm and the heap is in neither. A search that failed reads
@@ -267,6 +276,8 @@ MM_MUST_USE bool heap_may_find_more(struct kheap *heap, uint64_t moves, unsigned
 
 /* Without the lock: gives wholly free chunks back, all but `keep`. */
 void heap_shrink(struct kheap *heap, unsigned keep);
+
+/* ---- heap_large.c ---- */
 
 /* Large blocks: pages of their own. Without the lock. */
 MM_MUST_USE bool heap_large_take(struct kheap *heap, uint64_t bytes, uint64_t align_bytes,

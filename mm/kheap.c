@@ -3,7 +3,7 @@
  *
  *      bytes      up to 64 KiB   size class: the slot's cache, no lock (kheap_fast.h, heap_cache.c)
  *                 up to 1 MiB    a run of pages of a chunk's buddy system, with the lock
- *                 more           pages of its own (heap_memory.c)
+ *                 more           pages of its own (heap_large.c)
  *
  * At the full level, while call sites are recorded, while faults are injected or calls are logged, the
  * caches look empty and full: everything comes through slow_alloc() and slow_free().

@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: MIT */
+/* Large blocks: pages of their own, in chunks that hold nothing else.
+ *
+ *      window:  | reserved 2 MiB | block, from 2 MiB on ............ | at least a page, reserved |
+ *      HHDM:    contiguous frames; small ones share the 2 MiB at their ends, which large_pages counts
+ *
+ * Invariants: region_bytes counts a large block from when its chunks count it until they do not; its
+ * addresses are reused only when its frames are gone. */
+#include "mm/heap_memory.h"
+
+static void count_large_pages_locked(struct kheap *heap, uint64_t offset, uint64_t bytes, bool add)
+{
+    for (uint64_t at = offset; at < offset + bytes; at += PAGE_SIZE) {
+        struct heap_chunk *chunk = heap_chunk_at(heap, at);
+        chunk->large_pages += add ? 1u : UINT32_MAX;
+    }
+}
+
+/* Commits [offset, offset + bytes): what is no multiple of 2 MiB at the end is cut into pieces. */
+static bool commit_large(struct kheap *heap, uint64_t offset, uint64_t bytes)
+{
+    return kvm_heap_commit(heap->source.kvm, heap->front.base + offset, bytes) == MM_OK;
+}
+
+/* In the window: one chunk's addresses below and at least a page above stay empty. */
+static bool large_in_window(struct kheap *heap, uint64_t bytes, uint64_t align_bytes,
+                            uint64_t *offset)
+{
+    uint64_t all = HEAP_CHUNK_BYTES + mm_round_up(bytes + PAGE_SIZE, HEAP_CHUNK_BYTES);
+    uint64_t slack = align_bytes > HEAP_CHUNK_BYTES ? align_bytes : 0;
+    uint64_t base = heap->front.base, first, start;
+
+    if (!heap_window_reserve(heap, all + slack, &first))
+        return false;
+    start = mm_round_up(base + first + HEAP_CHUNK_BYTES,
+                        align_bytes > HEAP_CHUNK_BYTES ? align_bytes : HEAP_CHUNK_BYTES) -
+            base;
+    /* The addresses around that alignment does not need go back. */
+    if (start - HEAP_CHUNK_BYTES > first)
+        heap_window_unreserve(heap, first, start - HEAP_CHUNK_BYTES - first);
+    if (first + all + slack > start - HEAP_CHUNK_BYTES + all)
+        heap_window_unreserve(heap, start - HEAP_CHUNK_BYTES + all,
+                              first + slack - (start - HEAP_CHUNK_BYTES));
+    if (!commit_large(heap, start, bytes)) {
+        heap_window_unreserve(heap, start - HEAP_CHUNK_BYTES, all);
+        return false;
+    }
+    *offset = start;
+    return true;
+}
+
+static bool large_in_hhdm(struct kheap *heap, uint64_t bytes, uint64_t align_bytes,
+                          uint64_t *offset)
+{
+    paddr_t first;
+    uint64_t align = align_bytes < HEAP_CHUNK_BYTES && bytes >= HEAP_CHUNK_BYTES ? HEAP_CHUNK_BYTES
+                     : align_bytes < PAGE_SIZE                                   ? PAGE_SIZE
+                                                                                 : align_bytes;
+
+    struct pmm *pmm = heap->source.pmm;
+    uint64_t frames = bytes / FRAME_SIZE;
+    mm_status_t status =
+        pmm_alloc_contiguous_flags(pmm, frames, align, PMM_NO_LIMIT, PMM_NOZERO, &first);
+    if (status != MM_OK && align > PAGE_SIZE && align_bytes <= PAGE_SIZE)
+        status =
+            pmm_alloc_contiguous_flags(pmm, frames, PAGE_SIZE, PMM_NO_LIMIT, PMM_NOZERO, &first);
+    if (status != MM_OK)
+        return false;
+    *offset = first;
+    return true;
+}
+
+static uint64_t large_bytes(const struct kheap *heap, uint64_t bytes)
+{
+    return mm_round_up(bytes, heap->source.kvm != NULL ? KVM_HEAP_STEP_BYTES : PAGE_SIZE);
+}
+
+bool heap_large_take(struct kheap *heap, uint64_t bytes, uint64_t align_bytes, uint64_t *offset,
+                     bool *zeroed)
+{
+    if (heap->source.pmm == NULL || bytes > heap->front.bytes)
+        return false;
+    bytes = large_bytes(heap, bytes);
+    if (heap->source.kvm != NULL ? !large_in_window(heap, bytes, align_bytes, offset)
+                                 : !large_in_hhdm(heap, bytes, align_bytes, offset))
+        return false;
+    heap_frames_count(heap, (int64_t)(bytes / FRAME_SIZE));
+    *zeroed = heap_source_is_zero(heap, *offset, bytes);
+    uint64_t saved;
+    if (heap_chunks_make_and_lock(heap, *offset, bytes, &saved)) {
+        count_large_pages_locked(heap, *offset, bytes, true);
+        heap->region_bytes += bytes;
+        mm_port_unlock(&heap->lock, saved);
+        return true;
+    }
+    heap_source_decommit(heap, *offset, bytes);
+    if (heap->source.kvm != NULL)
+        heap_window_unreserve(heap, *offset - HEAP_CHUNK_BYTES,
+                              HEAP_CHUNK_BYTES + mm_round_up(bytes + PAGE_SIZE, HEAP_CHUNK_BYTES));
+    return false;
+}
+
+/* The addresses are reused only when the frames are gone, so the table entries fall last. */
+void heap_large_give(struct kheap *heap, uint64_t offset, uint64_t bytes)
+{
+    bool in_window = heap->source.kvm != NULL;
+
+    bytes = large_bytes(heap, bytes);
+    uint64_t saved = mm_port_lock(&heap->lock);
+    count_large_pages_locked(heap, offset, bytes, false);
+    heap->region_bytes -= bytes;
+    heap_chunks_drop_empty_locked(heap, offset, bytes, in_window ? &heap_chunk_reserved : NULL);
+    mm_port_unlock(&heap->lock, saved);
+    heap_source_decommit(heap, offset, bytes);
+    if (in_window)
+        heap_window_unreserve(heap, offset - HEAP_CHUNK_BYTES,
+                              HEAP_CHUNK_BYTES + mm_round_up(bytes + PAGE_SIZE, HEAP_CHUNK_BYTES));
+}
