@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
 #
-# Runs fuzz targets. usage: run.sh seconds program...
+# Runs fuzz targets, as many at once as there are CPUs. usage: run.sh seconds program...
 #
 # Each program gets a corpus of its own (PROGRAM.corpus: what earlier runs found, and a few dozen inputs
 # that come out the same everywhere) and `seconds` of time. An input that ends the program is left in
@@ -9,9 +9,6 @@
 set -u
 
 [ $# -ge 2 ] || { echo "usage: run.sh seconds program..." >&2; exit 2; }
-seconds=$1
-shift
-passed=0 failed=0
 
 # A few programs to begin with: bytes of a linear congruential generator.
 seed_corpus() {
@@ -27,6 +24,25 @@ seed_corpus() {
     done
 }
 
+# run_one SECONDS PROGRAM: its result, "ok..." or "FAIL...", goes to PROGRAM.result and is shown.
+run_one() {
+    seconds=$1 program=$2
+    seed_corpus "$program.corpus"
+    # shellcheck disable=SC2086  # a command and its option
+    timeout $((seconds * 3 + 60)) $fixed "$program" -seed=1 -max_len=1024 -len_control=0 \
+        -max_total_time="$seconds" -rss_limit_mb=4096 -artifact_prefix="$program.failed-" \
+        "$program.corpus" >"$program.log" 2>&1
+    status=$?
+    runs=$(sed -n 's/^Done \([0-9]*\) runs.*/\1/p' "$program.log")
+    if [ "$status" = 0 ] && [ "${runs:-0}" -gt 0 ]; then
+        echo "ok   $program: $runs inputs"
+    else
+        echo "FAIL $program (exit status $status, $program.log):"
+        grep -v '^#[0-9]*	' "$program.log" | tail -n 40 | sed 's/^/    /'
+    fi >"$program.result"
+    cat "$program.result"
+}
+
 # Sanitizers place their shadow at fixed addresses: no random layout where setarch can switch it off.
 fixed=
 if setarch -R true 2>/dev/null; then
@@ -36,22 +52,19 @@ ASAN_OPTIONS=${ASAN_OPTIONS:-allow_user_poisoning=1:detect_leaks=0}
 UBSAN_OPTIONS=${UBSAN_OPTIONS:-print_stacktrace=1}
 export ASAN_OPTIONS UBSAN_OPTIONS
 
+if [ "$1" = --one ]; then
+    run_one "$2" "$3"
+    exit 0
+fi
+seconds=$1
+shift
+passed=0
 for program in "$@"; do
-    seed_corpus "$program.corpus"
-    # shellcheck disable=SC2086  # a command and its option
-    timeout $((seconds * 3 + 60)) $fixed "$program" -seed=1 -max_len=1024 -len_control=0 \
-        -max_total_time="$seconds" -rss_limit_mb=4096 -artifact_prefix="$program.failed-" \
-        "$program.corpus" >"$program.log" 2>&1
-    status=$?
-    runs=$(sed -n 's/^Done \([0-9]*\) runs.*/\1/p' "$program.log")
-    if [ "$status" = 0 ] && [ "${runs:-0}" -gt 0 ]; then
-        passed=$((passed + 1))
-        echo "ok   $program: $runs inputs"
-    else
-        failed=$((failed + 1))
-        echo "FAIL $program (exit status $status, $program.log):"
-        grep -v '^#[0-9]*	' "$program.log" | tail -n 40 | sed 's/^/    /'
-    fi
+    rm -f "$program.result"
+    printf '%s\0' "$program"
+done | xargs -0 -r -n 1 -P "$(nproc 2>/dev/null || echo 1)" sh "$0" --one "$seconds"
+for program in "$@"; do
+    ! grep -qs '^ok ' "$program.result" || passed=$((passed + 1))
 done
-echo "$passed passed, $failed failed"
-[ "$failed" -eq 0 ]
+echo "$passed passed, $(($# - passed)) failed"
+[ "$passed" -eq $# ]
