@@ -8,6 +8,8 @@
 void pmm_set_trace(struct pmm *pmm, bool on)
 {
     struct pmm_bugs bugs = { 0 };
+    if (pmm_is_forbidden("switching of the trace"))
+        return;
     uint64_t saved = mm_port_lock(&pmm->lock);
 
     pmm->core->trace = on;
@@ -19,6 +21,8 @@ void pmm_set_trace(struct pmm *pmm, bool on)
 void pmm_fault_inject(struct pmm *pmm, uint64_t nth, uint64_t every)
 {
     struct pmm_bugs bugs = { 0 };
+    if (pmm_is_forbidden("fault injection"))
+        return;
     uint64_t saved = mm_port_lock(&pmm->lock);
 
     pmm->core->inject_next = nth;
@@ -33,6 +37,8 @@ void pmm_fault_inject(struct pmm *pmm, uint64_t nth, uint64_t every)
 void pmm_drain(struct pmm *pmm)
 {
     struct pmm_bugs bugs = { 0 };
+    if (pmm_is_forbidden("emptying of caches"))
+        return;
     uint64_t saved = mm_port_lock(&pmm->lock);
 
     (void)pmm_take_back_locked(pmm, &bugs);
@@ -45,8 +51,10 @@ void pmm_drain_slot(struct pmm *pmm)
     struct pmm_bugs bugs = { 0 };
     unsigned index = mm_port_cpu_slot();
 
-    if (index >= MM_PORT_SLOTS)
+    if (index >= MM_PORT_SLOTS) {
+        (void)pmm_is_forbidden("emptying of a cache");
         return;
+    }
     uint64_t saved = mm_port_lock(&pmm->lock);
     struct pmm_slot *slot = pmm->slots[index];
     if (slot != &pmm_absent_slot)
@@ -59,6 +67,8 @@ void pmm_drain_slot(struct pmm *pmm)
 
 void pmm_set_low_water(struct pmm *pmm, uint64_t frames, pmm_low_water_fn callback, void *context)
 {
+    if (pmm_is_forbidden("setting of the low-water mark"))
+        return;
     uint64_t saved = mm_port_lock(&pmm->lock);
 
     pmm->core->low_mark = frames;
@@ -102,7 +112,11 @@ bool pmm_idle_work(struct pmm *pmm)
     paddr_t address = 0;
     unsigned index = mm_port_cpu_slot();
 
-    if (index >= MM_PORT_SLOTS || !take_dirty(pmm, index, &address))
+    if (index >= MM_PORT_SLOTS) {
+        (void)pmm_is_forbidden("clearing of a free frame");
+        return false;
+    }
+    if (!take_dirty(pmm, index, &address))
         return false;
     void *content = frame_content(pmm, address);
     mm_port_memory_allocated(content, FRAME_SIZE);

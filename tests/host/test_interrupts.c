@@ -231,6 +231,19 @@ static void call_everything(paddr_t frame, void *block)
                              MM_UNSUPPORTED));
     EXPECT_BUG(NMI_BUG, pmm_free_frame(&machine.pmm, frame));
     EXPECT_BUG(NMI_BUG, pmm_free_contiguous(&machine.pmm, frame, 1));
+    EXPECT_BUG(NMI_BUG, assert_status(pmm_reserve_range(&machine.pmm, frame, frame + FRAME_SIZE),
+                                      MM_UNSUPPORTED));
+    EXPECT_BUG(NMI_BUG, assert_status(pmm_release_range(&machine.pmm, frame, frame + FRAME_SIZE),
+                                      MM_UNSUPPORTED));
+    EXPECT_BUG(NMI_BUG,
+               assert_status(pmm_retire_range(&machine.pmm, frame, frame + FRAME_SIZE, NULL),
+                             MM_UNSUPPORTED));
+    EXPECT_BUG(NMI_BUG, pmm_drain(&machine.pmm));
+    EXPECT_BUG(NMI_BUG, pmm_drain_slot(&machine.pmm));
+    EXPECT_BUG(NMI_BUG, pmm_set_trace(&machine.pmm, true));
+    EXPECT_BUG(NMI_BUG, pmm_fault_inject(&machine.pmm, 1, 1));
+    EXPECT_BUG(NMI_BUG, pmm_set_low_water(&machine.pmm, 1, NULL, NULL));
+    EXPECT_BUG(NMI_BUG, assert_false(pmm_idle_work(&machine.pmm)));
     EXPECT_BUG(NMI_BUG, assert_null(kheap_alloc(heap, 64)));
     EXPECT_BUG(NMI_BUG, kheap_free(heap, block));
     assert_int_equal(out, 1);
