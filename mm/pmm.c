@@ -77,10 +77,21 @@ uint64_t pmm_cleared_bytes(paddr_t frame)
 
 /* ---- after the lock ---- */
 
+void pmm_arm_low_water_locked(struct pmm *pmm)
+{
+    struct pmm_core *core = pmm->core;
+    uint64_t cached = core->cached ? 2 * (uint64_t)core->dirty_capacity : 0;
+
+    if (core->low_callback != NULL &&
+        pmm->stats.free_frames + core->zero_table_count > core->low_mark + cached)
+        core->low_armed = true;
+}
+
 bool pmm_inject_locked(struct pmm *pmm)
 {
     struct pmm_core *core = pmm->core;
 
+    pmm_arm_low_water_locked(pmm);
     if (core->inject_next == 0 || --core->inject_next > 0)
         return false;
     core->inject_next = core->inject_every;
@@ -95,8 +106,7 @@ void pmm_unlock_after_alloc(struct pmm *pmm, uint64_t saved, const struct pmm_bu
 
     if (core->low_callback != NULL) {
         uint64_t free_frames = pmm->stats.free_frames + core->zero_table_count;
-        if (free_frames >= core->low_mark + (core->cached ? 2 * (uint64_t)core->dirty_capacity : 0))
-            core->low_armed = true;
+        pmm_arm_low_water_locked(pmm);
         if (free_frames < core->low_mark && core->low_armed) {
             core->low_armed = false;
             callback = core->low_callback;

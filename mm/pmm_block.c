@@ -5,7 +5,7 @@
  *      contiguous  found by pmm_find.c, then marked; a search that failed is remembered
  *
  * The memory of failed searches: (count, alignment, limit, core->frees then). As long as no frame has
- * become free since, a request that asks for at least as much, aligned at least as strictly, below at
+ * become free since, nor a block of page tables open to all, a request that asks for at least as much, aligned at least as strictly, below at
  * most the same limit, must fail too. */
 #include "mm/pmm_parts.h"
 
@@ -68,13 +68,17 @@ void pmm_free_large(struct pmm *pmm, paddr_t block)
 
     if (mm_port_slot() >= MM_PORT_NO_SLOT && pmm_is_forbidden("free of a 2 MB block"))
         return;
+    if (!mm_is_aligned(block, LARGE_PAGE_SIZE)) {
+        mm_bug("free of 2 MB block 0x%lx, which is not aligned to 2 MB", block);
+        return;
+    }
     uint64_t saved = mm_port_lock(&pmm->lock);
     struct pmm_range *range = &pmm->ranges[core->last_range];
     if (block < range->base || block >= range_end(range))
         range = pmm_range_of(pmm, block);
     uint64_t chunk = range == NULL ? 0 : id_of(range, block) / CHUNK_FRAMES;
-    if (range == NULL || !mm_is_aligned(block, LARGE_PAGE_SIZE) ||
-        bittree_has(&core->whole, chunk) || chunk_kind(core, chunk) != CHUNK_FULL) {
+    if (range == NULL || bittree_has(&core->whole, chunk) ||
+        chunk_kind(core, chunk) != CHUNK_FULL) {
         mm_port_unlock(&pmm->lock, saved);
         pmm_free_contiguous(pmm, block, CHUNK_FRAMES);
         return;

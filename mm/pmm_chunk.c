@@ -176,8 +176,10 @@ void chunk_open_locked(struct pmm *pmm, struct pmm_range *range, uint64_t chunk)
         set_member(&core->tables, chunk, false);
         chunk_set_plain(core, chunk, 0);
         open_special(core, range, chunk, kind);
-        if (kind == CHUNK_TABLE)
-            chunk_settle_locked(pmm, range, chunk); /* its free frames are everybody's now */
+        if (kind == CHUNK_TABLE) { /* its free frames are everybody's now */
+            core->frees++;
+            chunk_settle_locked(pmm, range, chunk);
+        }
     }
 }
 

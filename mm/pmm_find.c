@@ -200,6 +200,20 @@ static bool scan(struct search *s, uint64_t from, uint64_t to)
     return false;
 }
 
+/* Where the search of the low zone ends: a range that goes on above 4 GiB is searched to its end, so that
+ * a block may lie across the border. */
+static uint64_t low_end(const struct pmm *pmm)
+{
+    uint64_t border = pmm->core->high_chunk;
+
+    if (border == 0 || border >= pmm->core->chunks)
+        return border;
+    const struct pmm_range *range = pmm_range_of_chunk(pmm, border);
+    return range_first_id(range) / CHUNK_FRAMES == border
+               ? border
+               : (range_end_id(range) + CHUNK_FRAMES - 1) / CHUNK_FRAMES;
+}
+
 bool pmm_find_block_locked(struct pmm *pmm, uint64_t count, uint64_t align_bytes, paddr_t limit,
                            struct pmm_range **range, uint64_t *first)
 {
@@ -207,7 +221,7 @@ bool pmm_find_block_locked(struct pmm *pmm, uint64_t count, uint64_t align_bytes
 
     for (unsigned zone = 0; zone < 2; zone++) {
         uint64_t from = zone == 0 ? core->high_chunk : 0;
-        uint64_t to = zone == 0 ? core->chunks : core->high_chunk;
+        uint64_t to = zone == 0 ? core->chunks : low_end(pmm);
         for (unsigned pass = count < CHUNK_FRAMES ? 0 : 1; pass < 2; pass++) {
             struct search search = { .pmm = pmm,
                                      .partial_only = pass == 0,

@@ -101,7 +101,7 @@ struct pmm_core {
     uint64_t hint;       /* chunk where code without a cache last found a frame */
     uint64_t table_hint; /* likewise for page tables in MIXED chunks */
     uint64_t large_hint; /* chunk of the last 2 MiB block that was freed */
-    uint64_t frees;      /* goes on whenever a frame becomes free out here */
+    uint64_t frees;      /* goes on whenever there is more for a search to find */
     struct pmm_failure failures[FAILURES_KEPT];
     unsigned next_failure;
 
@@ -420,7 +420,12 @@ uint64_t pmm_cleared_bytes(paddr_t frame);
 /* Reports what was collected. Not under the lock. */
 void pmm_report_bugs(const struct pmm_bugs *bugs);
 
-/* True if this call is one of those that pmm_fault_inject wants to fail. */
+/* Before memory is taken: frees do not look at the low-water mark, so it may have risen above it since
+ * the last time. */
+void pmm_arm_low_water_locked(struct pmm *pmm);
+
+/* Begins an allocation: arms low water.
+ *   Returns:  true if this call is one of those that pmm_fault_inject wants to fail. */
 bool pmm_inject_locked(struct pmm *pmm);
 
 /* Unlocks after an allocation, then reports, and calls the low-water callback if it is time. */

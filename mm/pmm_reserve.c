@@ -71,9 +71,11 @@ static void release_locked(struct pmm *pmm, struct pmm_range *range, uint64_t fr
     (void)ensured;
 }
 
-static mm_status_t check_extent(const struct pmm *pmm, paddr_t base, paddr_t end,
+static mm_status_t check_extent(const struct pmm *pmm, const char *call, paddr_t base, paddr_t end,
                                 struct pmm_range **range)
 {
+    if (pmm_is_forbidden(call))
+        return MM_UNSUPPORTED;
     if (!mm_is_aligned(base | end, FRAME_SIZE))
         return MM_NOT_ALIGNED;
     *range = pmm_range_of(pmm, base);
@@ -84,12 +86,13 @@ mm_status_t pmm_reserve_range(struct pmm *pmm, paddr_t base, paddr_t end)
 {
     struct pmm_bugs bugs = { 0 };
     struct pmm_range *range;
-    mm_status_t status = check_extent(pmm, base, end, &range);
+    mm_status_t status = check_extent(pmm, "reserving of frames", base, end, &range);
 
     if (status != MM_OK)
         return status;
     uint64_t from = id_of(range, base), to = from + (end - base) / FRAME_SIZE;
     uint64_t saved = mm_port_lock(&pmm->lock);
+    pmm_arm_low_water_locked(pmm);
     if (are_free_locked(pmm, range, from, to, &bugs)) {
         pmm_keep_clear_locked(pmm, from, to);
         status = side_ensure_all_locked(pmm, 2, &bugs) ? MM_OK : MM_OUT_OF_MEMORY;
@@ -108,7 +111,7 @@ mm_status_t pmm_reserve_range(struct pmm *pmm, paddr_t base, paddr_t end)
 mm_status_t pmm_release_range(struct pmm *pmm, paddr_t base, paddr_t end)
 {
     struct pmm_range *range;
-    mm_status_t status = check_extent(pmm, base, end, &range);
+    mm_status_t status = check_extent(pmm, "release of frames", base, end, &range);
 
     if (status == MM_OK && base < FRAME_SIZE)
         status = MM_INVALID_ADDRESS; /* frame 0 is never handed out */
@@ -206,11 +209,14 @@ mm_status_t pmm_retire_range(struct pmm *pmm, paddr_t base, paddr_t end, uint64_
     mm_status_t status = MM_OK;
     uint64_t in_use = 0;
 
+    if (pmm_is_forbidden("retiring of frames"))
+        return MM_UNSUPPORTED;
     if (!mm_is_aligned(base | end, FRAME_SIZE))
         return MM_NOT_ALIGNED;
     if (base >= end)
         return MM_INVALID_ADDRESS;
     uint64_t saved = mm_port_lock(&pmm->lock);
+    pmm_arm_low_water_locked(pmm);
     pmm_suspend_locked(pmm, &bugs);
     for (size_t i = 0; i < pmm->range_count; i++) {
         struct pmm_range *range = &pmm->ranges[i];

@@ -421,7 +421,68 @@ static void memory_above_4_gib_goes_first(void **state)
     assert_pmm_sound(pmm);
 }
 
+static void block_may_lie_across_4_gib(void **state)
+{
+    const struct boot_range list[] = {
+        ROW(MM_MIB(1), MM_MIB(64), BOOT_USABLE),
+        ROW(MM_GIB(4) - MM_MIB(8), MM_GIB(4) + MM_MIB(8), BOOT_USABLE),
+    };
+    paddr_t frame;
+
+    (void)state;
+    if (support_is_sanitized())
+        return;
+    machine_set_up(&machine, list, COUNT_OF(list), false);
+    while (pmm_alloc_frame_flags(pmm, PMM_NOZERO, &frame) == MM_OK)
+        ;
+    pmm_free_contiguous(pmm, MM_GIB(4) - MM_MIB(1), 512);
+    assert_status(pmm_alloc_contiguous(pmm, 400, FRAME_SIZE, MM_GIB(4), &frame), MM_OUT_OF_MEMORY);
+    assert_ok(pmm_alloc_contiguous(pmm, 400, FRAME_SIZE, PMM_NO_LIMIT, &frame));
+    assert_int_equal(frame, MM_GIB(4) - MM_MIB(1));
+    pmm_free_contiguous(pmm, frame, 400);
+    pmm_free_contiguous(pmm, MM_GIB(4) - MM_MIB(3), 512);
+    assert_ok(pmm_alloc_contiguous(pmm, 1000, FRAME_SIZE, PMM_NO_LIMIT, &frame));
+    assert_int_equal(frame, MM_GIB(4) - MM_MIB(3));
+    assert_pmm_sound(pmm);
+}
+
+/* Aligned to pages only, all of it used: parts of two blocks. */
+static void large_block_is_freed_from_its_first_frame_on(void **state)
+{
+    struct pmm_stats before;
+    paddr_t blocks[2];
+
+    (void)state;
+    set_up(MM_MIB(32), (struct pmm_config){ 0 });
+    for (unsigned i = 0; i < 2; i++)
+        assert_ok(pmm_alloc_large(pmm, PMM_NOZERO, &blocks[i]));
+    assert_int_equal(blocks[1] - blocks[0], LARGE_PAGE_SIZE);
+    before = pmm_stats(pmm);
+    EXPECT_BUG("2 MB block|aligned", pmm_free_large(pmm, blocks[0] + FRAME_SIZE));
+    assert_pmm_stats_equal(pmm_stats(pmm), before);
+    pmm_free_contiguous(pmm, blocks[0], 1024);
+    assert_pmm_sound(pmm);
+}
+
 /* ---- page tables ---- */
+
+/* What is left of a block of page tables becomes everybody's when nothing else is free: then neighbours
+ * may be found where there were none, though nobody has freed a frame. */
+static void failure_is_forgotten_when_a_block_of_tables_is_opened(void **state)
+{
+    paddr_t table, frame;
+
+    (void)state;
+    set_up(MM_MIB(64), (struct pmm_config){ .full_harden = true });
+    assert_ok(pmm_alloc_table(pmm, &table));
+    while (pmm_alloc_contiguous_flags(pmm, 1, FRAME_SIZE, PMM_NO_LIMIT, PMM_NOZERO, &frame) ==
+           MM_OK)
+        ;
+    assert_int_equal(pmm_stats(pmm).free_frames, 511);
+    (void)alloc_one();
+    assert_ok(pmm_alloc_contiguous(pmm, 100, FRAME_SIZE, PMM_NO_LIMIT, &frame));
+    assert_pmm_sound(pmm);
+}
 
 static void tables_come_from_a_block_of_their_own(void **state)
 {
@@ -790,6 +851,33 @@ static void low_water_calls_once_for_each_fall(void **state)
     assert_int_equal(calls, 1);
 }
 
+static void only_count(void *context)
+{
+    (void)context;
+    calls++;
+}
+
+/* Nobody allocates while memory is above the mark. */
+static void low_water_sees_memory_rise_by_frees_alone(void **state)
+{
+    paddr_t frames[100], block;
+
+    (void)state;
+    calls = 0;
+    set_up(MM_MIB(8), (struct pmm_config){ 0 });
+    pmm_set_low_water(pmm, pmm_stats(pmm).free_frames - 50, only_count, NULL);
+    for (unsigned i = 0; i < 100; i++)
+        frames[i] = alloc_one();
+    assert_int_equal(calls, 1);
+    for (unsigned i = 0; i < 100; i++)
+        pmm_free_frame(pmm, frames[i]);
+    assert_ok(pmm_alloc_contiguous(pmm, 100, FRAME_SIZE, PMM_NO_LIMIT, &block));
+    assert_int_equal(calls, 2);
+    pmm_free_contiguous(pmm, block, 100);
+    assert_ok(pmm_reserve_range(pmm, block, block + 100 * FRAME_SIZE));
+    assert_int_equal(calls, 3);
+}
+
 static void injected_failures_come_when_asked_for(void **state)
 {
     paddr_t frame, many[4];
@@ -901,6 +989,9 @@ int main(void)
         TEST(bulk_is_all_or_nothing),
         TEST(large_blocks_are_aligned_and_come_back),
         TEST(memory_above_4_gib_goes_first),
+        TEST(block_may_lie_across_4_gib),
+        TEST(large_block_is_freed_from_its_first_frame_on),
+        TEST(failure_is_forgotten_when_a_block_of_tables_is_opened),
         TEST(tables_come_from_a_block_of_their_own),
         TEST(retired_frames_leave_at_once_or_when_freed),
         TEST(retired_part_of_a_block_leaves_when_the_block_is_freed),
@@ -915,6 +1006,7 @@ int main(void)
         TEST(releasing_works_when_nothing_is_free),
         TEST(bookkeeping_leaves_bad_ram),
         TEST(low_water_calls_once_for_each_fall),
+        TEST(low_water_sees_memory_rise_by_frees_alone),
         TEST(injected_failures_come_when_asked_for),
         TEST(trace_tells_every_call_and_ends),
         TEST(report_agrees_with_the_counters),

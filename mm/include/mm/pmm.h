@@ -137,7 +137,8 @@ void pmm_free_table(struct pmm *pmm, paddr_t frame);
  *   Cost:       a lock, no search; with no cached frames the answer "no" takes less than 1 us. */
 MM_MUST_USE mm_status_t pmm_alloc_large(struct pmm *pmm, unsigned flags, paddr_t *out);
 
-/* Gives the whole block back; for a part use pmm_free_contiguous or pmm_free_frame. */
+/* Gives the whole block back; for a part use pmm_free_contiguous or pmm_free_frame. An address that is
+ * not aligned to 2 MiB is a bug of the caller. */
 void pmm_free_large(struct pmm *pmm, paddr_t block);
 
 /* Takes `count_frames` neighbouring frames: above 4 GiB first unless `limit` says otherwise; there first
@@ -150,7 +151,7 @@ void pmm_free_large(struct pmm *pmm, paddr_t block);
  *               frames inside 2 MiB blocks of page tables are not considered.
  *   Context:    as pmm_alloc_frame.
  *   Cost:       a lock; a search over 2 MiB blocks with free frames. A search that failed is remembered:
- *               until a frame is freed, a request that is not easier is refused without one (< 1 us). */
+ *               until there is more to be found, a request that is not easier is refused without one (< 1 us). */
 MM_MUST_USE mm_status_t pmm_alloc_contiguous(struct pmm *pmm, uint64_t count_frames,
                                              uint64_t align_bytes, paddr_t limit, paddr_t *out);
 MM_MUST_USE mm_status_t pmm_alloc_contiguous_flags(struct pmm *pmm, uint64_t count_frames,
@@ -166,6 +167,7 @@ void pmm_free_contiguous(struct pmm *pmm, paddr_t first, uint64_t count_frames);
 /* Takes exactly the free frames [base, end) out of service, or puts them back. Release what you have
  * reserved, or memory of the loader that nobody needs any more: the pmm cannot know who still lives in
  * a reserved frame. Retired frames in the range stay out of service.
+ *   Context:    as pmm_alloc_frame, here and for pmm_retire_range.
  *   On failure: MM_NOT_ALIGNED; MM_INVALID_ADDRESS (not RAM of this pmm, empty, or a release of
  *               frame 0); MM_NOT_FREE (reserve: one is used or reserved already; release: one is not
  *               reserved); MM_OUT_OF_MEMORY (reserve: no other frame is free, in no cache either, and
@@ -187,7 +189,8 @@ MM_MUST_USE mm_status_t pmm_retire_range(struct pmm *pmm, paddr_t base, paddr_t 
 
 /* Calls callback(context) whenever free memory falls below `frames`; NULL: no more. Cached frames are not
  * looked at, so it may come early by as much as lies in caches, and it comes again only after
- * memory has risen above the mark.
+ * memory has risen above the mark, by the size of two caches where there are any.
+ *   Context:    as pmm_alloc_frame.
  *   Passed:     called without a lock, in the allocation that crossed the mark, which has succeeded; it
  *               may call mm. */
 void pmm_set_low_water(struct pmm *pmm, uint64_t frames, pmm_low_water_fn callback, void *context);
@@ -209,7 +212,8 @@ void pmm_drain_slot(struct pmm *pmm);
 void pmm_set_trace(struct pmm *pmm, bool on);
 
 /* For tests: the nth call from now that allocates (1: the next) fails with MM_OUT_OF_MEMORY, then every
- * `every`-th; every = 0: only that one. nth = 0: no more. While it is on there are no caches. */
+ * `every`-th; every = 0: only that one. nth = 0: no more. While it is on there are no caches.
+ *   Context:    as pmm_drain. */
 void pmm_fault_inject(struct pmm *pmm, uint64_t nth, uint64_t every);
 
 /* ---- asking ---- */
