@@ -98,7 +98,8 @@ struct mm *mm_kernel(void);
 
 /* The self-tests: those of the frames, of the page tables, of the heap, and all of them between two
  * banner lines. Each case is one line, `[MM] ✓ <part>: <case>` or
- * `[MM] ✗ <part>: <case>: <expected, got>`. They leave mm as they found it.
+ * `[MM] ✗ <part>: <case>: <expected, got>`. They leave mm as they found it. Where memory does not keep
+ * what is written, one line says so, and no later case is run or counted.
  *   Context:    boot CPU, with nobody else using mm. */
 struct mm_test_result test_pmm(struct mm *mm);
 struct mm_test_result test_paging(struct mm *mm);
