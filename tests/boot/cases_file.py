@@ -175,6 +175,12 @@ def too_small(view, memory):
     expect(not log.has(HELLO), "it says Hello")
 
 
+def least_memory(view):
+    """The least that ./mello help promises, as a user starts it."""
+    boot = view.mello("run", "--headless", "--memory", "5M", "--timeout", "60", qemuflags="-cpu qemu64")
+    check_success(boot, view.tree.firmware_map("5M"))
+
+
 def one_byte_more(elf):
     elf.bytes += b"\0"
 
@@ -187,5 +193,6 @@ add("file/base-revision-2-by-key", boot_file, lambda elf: elf.set_base_revision(
     "loader.baserev=2", 2)
 add("file/base-revision-9", boot_file, lambda elf: elf.set_base_revision(9))
 add("file/longer-than-needed", boot_file, one_byte_more)
-for _memory in ("4M", "5M", "6M", *(f"{kb}K" for kb in range(3648, 4608, 64))):
+add("memory/least", least_memory)
+for _memory in ("4M", "6M", *(f"{kb}K" for kb in range(3648, 4608, 64))):
     add(f"memory/{_memory}", too_small, _memory)
