@@ -114,47 +114,58 @@ KHEAP_INLINE struct kheap_cache *kheap_cache_here(const struct kheap_front *fron
     return __atomic_load_n(&front->caches[mm_port_slot()], __ATOMIC_RELAXED);
 }
 
+typedef uint64_t kheap_word __attribute__((may_alias));
+
+/* `bytes`: 16 or 64. Words of 8 bytes, two of which a CPU stores in a cycle: as many bytes as with vector
+ * registers of 16, which a kernel does not have. */
+KHEAP_INLINE void kheap_clear_words(void *block, size_t bytes)
+{
+    kheap_word *at = (kheap_word *)block;
+
+    at[0] = at[1] = 0;
+    if (bytes == 64)
+        at[2] = at[3] = at[4] = at[5] = at[6] = at[7] = 0;
+}
+
 /* Clears a block of a class: `bytes` is a multiple of 16, not 0.
  *   The empty asm keeps the compiler from making a call of memset out of the loop. */
 KHEAP_INLINE void kheap_clear(void *block, size_t bytes)
 {
-#if defined(__SSE2__)
-    typedef long long kheap_vector __attribute__((vector_size(16), may_alias));
-    const kheap_vector zero = { 0, 0 };
-    kheap_vector *at = (kheap_vector *)block,
-                 *end = (kheap_vector *)(void *)((char *)block + bytes);
+    char *at = (char *)block, *end = at + bytes;
 
-    for (; end - at >= 4; at += 4) {
-        at[0] = at[1] = at[2] = at[3] = zero;
+    for (; end - at >= 64; at += 64) {
+        kheap_clear_words(at, 64);
         __asm__ volatile("" : "+r"(at) : : "memory");
     }
-    for (; at != end; at++) {
-        *at = zero;
+    for (; at != end; at += 16) {
+        kheap_clear_words(at, 16);
         __asm__ volatile("" : "+r"(at) : : "memory");
     }
-#else
-    typedef uint64_t kheap_word __attribute__((may_alias));
-    kheap_word *at = (kheap_word *)block, *end = (kheap_word *)(void *)((char *)block + bytes);
+}
 
-    for (; end - at >= 8; at += 8) {
-        at[0] = at[1] = at[2] = at[3] = 0;
-        at[4] = at[5] = at[6] = at[7] = 0;
-        __asm__ volatile("" : "+r"(at) : : "memory");
+/* The same for constants of at most KHEAP_CLEAR_UNROLLED: stores and nothing else. */
+#define KHEAP_CLEAR_UNROLLED 256u
+
+KHEAP_INLINE void kheap_clear_constant(void *block, size_t bytes)
+{
+    char *at = (char *)block;
+    size_t done = 0;
+
+#pragma GCC unroll 4
+    for (; done + 64 <= bytes; done += 64) {
+        kheap_clear_words(at + done, 64);
+        __asm__ volatile("" : : : "memory");
     }
-    for (; at != end; at += 2) {
-        at[0] = at[1] = 0;
-        __asm__ volatile("" : "+r"(at) : : "memory");
+#pragma GCC unroll 4
+    for (; done < bytes; done += 16) {
+        kheap_clear_words(at + done, 16);
+        __asm__ volatile("" : : : "memory");
     }
-#endif
 }
 
 /* Up to this size a loop of stores is quicker than a call of memset: a string instruction, as a kernel has
- * it, takes some 15 ns to begin, and vector stores fill 1 KiB in that time. */
-#if defined(__SSE2__)
+ * it, takes some 10 ns to begin, and what stands behind it waits for its end. */
 #define KHEAP_CLEAR_MOST 1024u
-#else
-#define KHEAP_CLEAR_MOST 512u
-#endif
 
 KHEAP_INLINE void kheap_clear_class(void *block, unsigned size_class)
 {
@@ -248,7 +259,10 @@ KHEAP_INLINE void *kheap_alloc_constant(size_t bytes)
 
     if (__builtin_expect(block == NULL, 0))
         return kheap_slow_alloc(front, bytes);
-    kheap_clear_class(block, size_class);
+    if (kheap_class_bytes(size_class) <= KHEAP_CLEAR_UNROLLED)
+        kheap_clear_constant(block, kheap_class_bytes(size_class));
+    else
+        kheap_clear_class(block, size_class);
     return block;
 }
 
