@@ -426,10 +426,28 @@ static void begin_taking_locked(struct heap_cache *cache)
     magazine_take_begin_locked(&cache->remote.magazine);
 }
 
+/* The owner may be in the middle of a push there, but not of one of these blocks: whoever frees a block
+ * of a span without any is wrong, and who loses his spans is not running. So what the owner stores
+ * meanwhile is not what is looked for here, and stays. */
+void heap_cache_forget_locked(struct kheap *heap, struct heap_span *span)
+{
+    if (span->front.owner >= MM_PORT_SLOTS || span->front.size_class >= KHEAP_CLASSES)
+        return;
+    struct kheap_magazine *magazine =
+        &heap_cache_at(heap, span->front.owner)->front.classes[span->front.size_class];
+    for (int32_t i = 0; i < magazine->magazine.capacity; i++) {
+        uintptr_t block = __atomic_load_n(&magazine->entries[i].block, __ATOMIC_RELAXED);
+        if (block - span->front.base < span->bytes)
+            (void)__atomic_compare_exchange_n(&magazine->entries[i].block, &block, 0, false,
+                                              __ATOMIC_RELAXED, __ATOMIC_RELAXED);
+    }
+}
+
 static void disown_list_locked(struct kheap *heap, struct heap_link *list)
 {
     while (!heap_list_is_empty(list)) {
         struct heap_span *span = HEAP_OF(list->next, struct heap_span, link);
+        heap_cache_forget_locked(heap, span);
         __atomic_store_n(&span->front.owner, KHEAP_NO_OWNER, __ATOMIC_RELAXED);
         if (span->free_count == span->front.blocks)
             heap_span_end_locked(heap, span);

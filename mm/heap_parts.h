@@ -325,6 +325,9 @@ bool heap_class_alloc(struct kheap *heap, unsigned slot, unsigned size_class,
 /* The block, whose state the caller has made KHEAP_BYTE_FREE, goes to the magazine or its span. */
 void heap_keep_locked(struct kheap *heap, struct heap_cache *cache, struct heap_span *span,
                       unsigned index);
+/* The span ends or gets another owner: its owner's magazine does not name its blocks any more, which are all
+ * in the span or with their callers. */
+void heap_cache_forget_locked(struct kheap *heap, struct heap_span *span);
 /* A block of another slot's span, KHEAP_BYTE_REMOTE now. */
 void heap_remote_add(struct kheap *heap, struct heap_cache *cache, vaddr_t block, uint8_t *state);
 /* Takes back what all caches hold, or one; a slot's own call also gives up its spans. Who needs what comes

@@ -175,6 +175,7 @@ struct heap_span *heap_run_span_locked(struct kheap *heap, uint64_t offset, uint
 /* The owner falls last: until then a wrong free on another CPU finds blocks that are free. */
 void heap_span_end_locked(struct kheap *heap, struct heap_span *span)
 {
+    heap_cache_forget_locked(heap, span);
     heap_list_remove(&span->link);
     heap_list_remove(&span->pending);
     if (!span->own_chunks)

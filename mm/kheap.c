@@ -444,10 +444,19 @@ static void slow_free(struct kheap *heap, void *address, size_t bytes, vaddr_t s
     shrink_if_much(heap);
 }
 
+static inline __attribute__((always_inline)) void free_front(struct kheap_front *front, void *block,
+                                                             vaddr_t site)
+{
+    struct kheap_cache *cache = kheap_cache_here(front);
+
+    if (!kheap_push_again(cache, block, cache->last) &&
+        __builtin_expect(!kheap_push(front, block, KHEAP_CLASSES), 0))
+        slow_free(heap_of(front), block, 0, site);
+}
+
 void kheap_free(struct kheap *heap, void *block)
 {
-    if (__builtin_expect(!kheap_push(&heap->front, block, KHEAP_CLASSES), 0))
-        slow_free(heap, block, 0, CALL_SITE);
+    free_front(&heap->front, block, CALL_SITE);
 }
 
 /* ---- sizes ---- */
@@ -701,19 +710,20 @@ void *krealloc(void *block, size_t bytes)
 
 void kfree(void *block)
 {
-    struct kheap_front *front = default_front();
+    free_front(default_front(), block, CALL_SITE);
+}
 
-    if (__builtin_expect(!kheap_push(front, block, KHEAP_CLASSES), 0))
-        slow_free(heap_of(front), block, 0, CALL_SITE);
+static void free_sized(struct kheap_front *front, void *block, size_t bytes, vaddr_t site)
+{
+    unsigned size_class = bytes - 1 < KHEAP_CLASS_MOST ? kheap_class_of(bytes) : KHEAP_CLASSES - 1;
+
+    if (__builtin_expect(!kheap_push(front, block, size_class), 0))
+        slow_free(heap_of(front), block, bytes, site);
 }
 
 void(kfree_sized)(void *block, size_t bytes)
 {
-    struct kheap_front *front = default_front();
-    unsigned size_class = bytes - 1 < KHEAP_CLASS_MOST ? kheap_class_of(bytes) : KHEAP_CLASSES - 1;
-
-    if (__builtin_expect(!kheap_push(front, block, size_class), 0))
-        slow_free(heap_of(front), block, bytes, CALL_SITE);
+    free_sized(default_front(), block, bytes, CALL_SITE);
 }
 
 size_t ksize(const void *block)
@@ -729,7 +739,7 @@ void *kheap_slow_alloc(struct kheap_front *front, size_t bytes)
     return slow_alloc(heap_of(front), bytes, 1, true, CALL_SITE);
 }
 
-void kheap_slow_free(struct kheap_front *front, void *block, size_t bytes)
+void kheap_free_other(struct kheap_front *front, void *block, size_t bytes)
 {
-    slow_free(heap_of(front), block, bytes, CALL_SITE);
+    free_sized(front, block, bytes, CALL_SITE);
 }

@@ -54,6 +54,7 @@ struct kheap_magazine {
 
 struct kheap_cache {
     uint32_t slot; /* KHEAP_NOBODY in the absent one */
+    uint32_t last; /* the class that a block was taken from last: a guess of the next free's */
     struct kheap_magazine classes[KHEAP_CLASSES];
     /* the rest is mm/heap_parts.h's */
 };
@@ -188,9 +189,36 @@ KHEAP_INLINE void *kheap_pop(struct kheap_cache *cache, unsigned size_class, boo
     uintptr_t block = __atomic_load_n(&magazine->entries[at].block, __ATOMIC_RELAXED);
     uint8_t *state = __atomic_load_n(&magazine->entries[at].state, __ATOMIC_RELAXED);
     __atomic_store_n(state, KHEAP_BYTE_ALLOCATED, __ATOMIC_RELAXED);
+    cache->last = size_class;
     mm_port_memory_allocated((void *)(block & ~(uintptr_t)1), kheap_class_bytes(size_class));
     *zeroed = (block & 1) != 0;
     return (void *)(block & ~(uintptr_t)1);
+}
+
+/* Gives back the block that this slot took last out of the class, if no other one was freed into it since:
+ * the entry still stands where it would go, so neither its span nor its number has to be found, and
+ * nothing is stored but its state and `bottom`.
+ *   An entry that a pop has left is true as long as the slot owns the span (heap_cache_forget_locked).
+ *   Returns:  false for any other block, right or wrong: nothing has changed then. */
+KHEAP_INLINE bool kheap_push_again(struct kheap_cache *cache, void *block, unsigned size_class)
+{
+    struct kheap_magazine *magazine = &cache->classes[size_class];
+    int32_t at = __atomic_load_n(&magazine->magazine.bottom, __ATOMIC_RELAXED);
+
+    if (__builtin_expect(block == NULL ||
+                             at >= __atomic_load_n(&magazine->magazine.limit, __ATOMIC_RELAXED),
+                         0))
+        return false;
+    struct kheap_entry *entry = &magazine->entries[at];
+    if (__atomic_load_n(&entry->block, __ATOMIC_RELAXED) != (uintptr_t)block)
+        return false;
+    uint8_t *state = __atomic_load_n(&entry->state, __ATOMIC_RELAXED);
+    if (__builtin_expect(__atomic_load_n(state, __ATOMIC_RELAXED) != KHEAP_BYTE_ALLOCATED, 0))
+        return false;
+    mm_port_memory_freed(block, kheap_class_bytes(size_class));
+    __atomic_store_n(state, KHEAP_BYTE_FREE, __ATOMIC_RELAXED);
+    __atomic_store_n(&magazine->magazine.bottom, at + 1, __ATOMIC_RELEASE);
+    return true;
 }
 
 /* inside / block_bytes if that leaves no rest and `inside` is not negative; else a number far beyond all
@@ -247,7 +275,7 @@ KHEAP_INLINE bool kheap_push(struct kheap_front *front, void *block, unsigned kn
 }
 
 void *kheap_slow_alloc(struct kheap_front *front, size_t bytes);
-void kheap_slow_free(struct kheap_front *front, void *block, size_t bytes);
+void kheap_free_other(struct kheap_front *front, void *block, size_t bytes);
 
 /* kmalloc() of a constant: class and size are known when it is compiled. */
 KHEAP_INLINE void *kheap_alloc_constant(size_t bytes)
@@ -270,8 +298,9 @@ KHEAP_INLINE void kheap_free_constant(void *block, size_t bytes)
 {
     struct kheap_front *front = __atomic_load_n(&kheap_default_front, __ATOMIC_RELAXED);
 
-    if (__builtin_expect(!kheap_push(front, block, kheap_class_of(bytes)), 0))
-        kheap_slow_free(front, block, bytes);
+    if (__builtin_expect(!kheap_push_again(kheap_cache_here(front), block, kheap_class_of(bytes)),
+                         0))
+        kheap_free_other(front, block, bytes);
 }
 
 MM_END_DECLS
