@@ -399,6 +399,54 @@ static void kfree_twice_is_reported(void **state)
     EXPECT_BUG_UNCHANGED(address_words("free", b), kheap_free(heap, b)); /* merged by now */
 }
 
+/* A cache still has the entry of the block that came out last; its span has ended, and the state of the
+ * block is now that of another block, which is allocated. */
+static void kfree_after_the_span_has_ended_is_reported(void **state)
+{
+    void *last, *second, *others[64];
+
+    (void)state;
+    heap_set_up(MM_MIB(8));
+    kheap_free(heap, kheap_alloc(heap, 64)); /* fills the cache */
+    last = kheap_alloc(heap, 64);
+    second = kheap_alloc(heap, 64);
+    kheap_free(heap, second);
+    kheap_record_sites(heap, true); /* the caches are off: the blocks go to their span */
+    kheap_free(heap, last);
+    kheap_record_sites(heap, false);
+    kheap_drain(heap, KHEAP_ALL_SLOTS);
+    for (size_t i = 0; i < COUNT_OF(others); i++)
+        assert_non_null(others[i] = kheap_alloc(heap, 128));
+    EXPECT_BUG_UNCHANGED("free", kfree_sized(last, 64));
+    EXPECT_BUG_UNCHANGED("free", kheap_free(heap, second));
+    for (size_t i = 0; i < COUNT_OF(others); i++)
+        kheap_free(heap, others[i]);
+    assert_all_free();
+}
+
+/* The slot has given up its spans: the block is another's to take back. */
+static void kfree_after_the_slot_has_lost_the_span_goes_to_its_owner(void **state)
+{
+    struct heap_span *span;
+    unsigned index;
+    bool first;
+    void *block;
+
+    (void)state;
+    heap_set_up(MM_MIB(8));
+    kheap_free(heap, kheap_alloc(heap, 64));
+    block = kheap_alloc(heap, 64);
+    kheap_drain(heap, KHEAP_ALL_SLOTS);
+    span = heap_span_at(heap, (uintptr_t)block);
+    assert_non_null(span);
+    assert_true(heap_block_index(span, (uintptr_t)block, &index, &first) && first);
+    assert_int_equal(span->front.owner, KHEAP_NO_OWNER);
+    kheap_free(heap, block);
+    assert_int_equal(span->states[index], KHEAP_BYTE_REMOTE);
+    EXPECT_BUG_UNCHANGED(address_words("free", block), kheap_free(heap, block));
+    assert_all_free();
+}
+
 static void kfree_sized_of_another_size_is_reported(void **state)
 {
     volatile size_t bytes = 100; /* not a constant */
@@ -1189,6 +1237,8 @@ int main(void)
         TEST(kheap_frees_merge_back_to_the_largest_blocks),
         TEST(kfree_of_null_is_fine),
         TEST(kfree_twice_is_reported),
+        TEST(kfree_after_the_span_has_ended_is_reported),
+        TEST(kfree_after_the_slot_has_lost_the_span_goes_to_its_owner),
         TEST(kfree_sized_of_another_size_is_reported),
         TEST(kfree_of_an_interior_address_is_reported),
         TEST(kfree_of_a_misaligned_address_in_free_memory_is_reported),
