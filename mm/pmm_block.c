@@ -180,13 +180,15 @@ static uint64_t find_not_used(const struct pmm *pmm, const struct pmm_range *ran
 
     if (pmm->core->slots_present == 0)
         return other;
-    for (uint64_t id = from; id < other; id++) {
-        if (chunk_kind(pmm->core, id / CHUNK_FRAMES) == CHUNK_FULL) {
-            id |= CHUNK_FRAMES - 1; /* frames of such a chunk are in no cache */
+    for (uint64_t word = from / BITS_PER_WORD; word * BITS_PER_WORD < other; word++) {
+        if (chunk_kind(pmm->core, word / CHUNK_WORDS) == CHUNK_FULL) {
+            word |= CHUNK_WORDS - 1; /* frames of such a chunk are in no cache */
             continue;
         }
-        if (pmm_is_cached(pmm, address_of(range, id)))
-            return id;
+        uint64_t cached = pmm_cached_mask(pmm, address_of(range, word * BITS_PER_WORD)) &
+                          bits_mask(word, from, other);
+        if (cached != 0)
+            return word * BITS_PER_WORD + bits_lowest(cached);
     }
     return other;
 }
