@@ -35,7 +35,7 @@ static bool is_reserved(struct pmm *pmm, struct mm_extent frames)
 }
 
 /* Makes the part ordinary memory and frees its frames. The part has leaves of its own in the image, and
- * in the HHDM where its alias is read-only, so no leaf is split: only the pmm may refuse. */
+ * in the HHDM where its alias is read-only, so no leaf is split and no memory is taken. */
 static mm_status_t release_part(struct kvm *kvm, const struct boot_info *boot,
                                 struct boot_section part, bool alias_is_constant, uint64_t *bytes)
 {

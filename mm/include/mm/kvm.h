@@ -102,8 +102,8 @@ MM_MUST_USE mm_status_t kvm_init(struct kvm *kvm, struct address_space *space,
  * writable and executable on the way. Their content is cleared when they are handed out.
  *   Returns:    MM_OK and the bytes in *bytes; 0 bytes if there are none, or the second time.
  *   On failure: MM_NOT_ALIGNED, MM_INVALID_ADDRESS (the frames are not reserved ones of the pmm);
- *               nothing changed. MM_OUT_OF_MEMORY (the pmm has no frame for its bookkeeping): the
- *               parts are unmapped, and what is not in *bytes stays reserved for good.
+ *               nothing changed. MM_NOT_MAPPED (the image is not mapped as kvm_map_kernel() does it):
+ *               what is not in *bytes stays reserved for good. It takes no memory.
  *   Context:    thread of control; nobody runs code or holds pointers in there any more. */
 MM_MUST_USE mm_status_t kvm_release_init(struct kvm *kvm, const struct boot_info *boot,
                                          uint64_t *bytes);
