@@ -157,28 +157,28 @@ FAST bool slot_pop(struct pmm_slot *slot, struct magazine *magazine, uint64_t fi
 
     if (unlikely(!magazine_pop_at(magazine, &at)))
         return false;
-    uint64_t place = (uint32_t)at + first_place, entry = bits_load(&slot->entries[place]);
+    uint64_t place = (uint32_t)(at + 1) + (first_place - 1);
+    uint64_t entry = bits_load(&slot->entries[place]);
     uint16_t *newest = &slot->newest[slot_hash(entry)];
     if (unlikely(load_place(newest) != place)) {
         magazine_unpop(magazine, at);
         return false;
     }
-    store_place(newest, load_place(&slot->older[place]));
-    *address = entry;
+    store_place(newest, (uint16_t)(entry & SLOT_LINK));
+    *address = entry_frame(entry);
     return true;
 }
 
+/* Adds a frame whose youngest neighbour with that hash is *newest. */
 FAST bool slot_push(struct pmm_slot *slot, struct magazine *magazine, uint64_t first_place,
-                    paddr_t address)
+                    paddr_t address, uint16_t *newest)
 {
     int32_t at = __atomic_load_n(&magazine->bottom, __ATOMIC_RELAXED);
-    uint16_t *newest = &slot->newest[slot_hash(address)];
 
     if (unlikely(at >= __atomic_load_n(&magazine->limit, __ATOMIC_RELAXED)))
         return false;
-    uint64_t place = (uint32_t)at + first_place;
-    bits_store(&slot->entries[place], address);
-    store_place(&slot->older[place], load_place(newest));
+    uint64_t place = (uint32_t)(at + 1) + (first_place - 1);
+    bits_store(&slot->entries[place], address | load_place(newest));
     store_place(newest, (uint16_t)place);
     __atomic_store_n(&magazine->bottom, at + 1, __ATOMIC_RELEASE);
     return true;
@@ -266,12 +266,13 @@ FAST mm_status_t alloc_zeroed(struct pmm *pmm, paddr_t *out)
     struct pmm_slot *slot = slot_here(pmm);
     paddr_t address;
 
-    if (!magazine_looks_empty(&slot->zero) && slot_pop(slot, &slot->zero, SLOT_DIRTY, &address)) {
+    if (!magazine_looks_empty(&slot->zero) &&
+        slot_pop(slot, &slot->zero, SLOT_FIRST_ZERO, &address)) {
         hook_allocated(pmm, address);
         *out = address;
         return MM_OK;
     }
-    if (unlikely(!slot_pop(slot, &slot->dirty, 0, &address)))
+    if (unlikely(!slot_pop(slot, &slot->dirty, SLOT_FIRST_DIRTY, &address)))
         return alloc_slowly(pmm, 0, out);
     hook_allocated(pmm, address);
     *out = address;
@@ -296,7 +297,7 @@ mm_status_t pmm_alloc_frame_flags(struct pmm *pmm, unsigned flags, paddr_t *out)
         return alloc_other(pmm, flags, out);
     struct pmm_slot *slot = slot_here(pmm);
     paddr_t address;
-    if (unlikely(!slot_pop(slot, &slot->dirty, 0, &address)))
+    if (unlikely(!slot_pop(slot, &slot->dirty, SLOT_FIRST_DIRTY, &address)))
         return alloc_slowly(pmm, flags, out);
     hook_allocated(pmm, address);
     *out = address;
@@ -336,8 +337,8 @@ static uint64_t pop_many(struct pmm *pmm, uint64_t count, unsigned flags, paddr_
         struct pmm_slot *slot = slot_here(pmm);
         paddr_t address;
         bool zero = (flags & PMM_NOZERO) == 0 && !magazine_looks_empty(&slot->zero) &&
-                    slot_pop(slot, &slot->zero, SLOT_DIRTY, &address);
-        if (!zero && !slot_pop(slot, &slot->dirty, 0, &address))
+                    slot_pop(slot, &slot->zero, SLOT_FIRST_ZERO, &address);
+        if (!zero && !slot_pop(slot, &slot->dirty, SLOT_FIRST_DIRTY, &address))
             break;
         out[done] = address | zero;
     }
@@ -491,7 +492,8 @@ static MM_COLD void free_slowly(struct pmm *pmm, paddr_t address, bool zero)
 
 /* True if all that a free must know of the frame can be had without the lock and is in order, but for
  * the slot's own cache. */
-FAST bool is_surely_used(const struct pmm *pmm, const struct pmm_slot *slot, paddr_t address)
+FAST bool is_surely_used(const struct pmm *pmm, const struct pmm_slot *slot, paddr_t address,
+                         uint64_t *id_out)
 {
     uint64_t offset = address - slot->base;
     /* Rotated: an unaligned address or one below the range is far above any count of frames. */
@@ -499,18 +501,17 @@ FAST bool is_surely_used(const struct pmm *pmm, const struct pmm_slot *slot, pad
 
     if (unlikely(place >= slot->frames))
         return false;
-    uint64_t id = slot->first_id + place;
+    uint64_t id = *id_out = slot->first_id + place;
     return likely(bits_test(pmm->plain, id / BITS_PER_WORD)) && likely(bits_test(pmm->taken, id));
 }
 
 /* False, at once, if no entry of the cache is this frame: it has no youngest one with its hash, or one
  * that is another frame and has none behind it. */
-FAST bool may_be_here(const struct pmm_slot *slot, paddr_t address)
+FAST bool may_be_here(const struct pmm_slot *slot, const uint16_t *newest, paddr_t address)
 {
-    uint64_t place = load_place(&slot->newest[slot_hash(address)]);
+    uint64_t entry = bits_load(&slot->entries[load_place(newest)]);
 
-    return unlikely(load_place(&slot->older[place]) != SLOT_NONE) ||
-           unlikely(bits_load(&slot->entries[place]) == address);
+    return unlikely((entry & SLOT_LINK) != SLOT_NONE) || unlikely(entry == address);
 }
 
 /* The frame may be in this cache: walks through the index. */
@@ -523,7 +524,8 @@ static __attribute__((noinline)) void free_walking(struct pmm *pmm, paddr_t addr
         return;
     }
     hook_freed(pmm, address);
-    if (!slot_push(slot, zero ? &slot->zero : &slot->dirty, zero ? SLOT_DIRTY : 0, address)) {
+    if (!slot_push(slot, zero ? &slot->zero : &slot->dirty, slot_first(zero), address,
+                   &slot->newest[slot_hash(address)])) {
         hook_allocated(pmm, address);
         free_slowly(pmm, address, zero);
     }
@@ -534,16 +536,19 @@ FAST void free_fast(struct pmm *pmm, paddr_t address, bool zero)
     struct pmm_slot *slot = slot_here(pmm);
     struct magazine *magazine = zero ? &slot->zero : &slot->dirty;
 
-    if (unlikely(!is_surely_used(pmm, slot, address))) {
+    uint64_t id;
+
+    if (unlikely(!is_surely_used(pmm, slot, address, &id))) {
         free_slowly(pmm, address, zero);
         return;
     }
-    if (may_be_here(slot, address)) {
+    uint16_t *newest = &slot->newest[slot_hash_of_id(id)];
+    if (may_be_here(slot, newest, address)) {
         free_walking(pmm, address, zero);
         return;
     }
     hook_freed(pmm, address);
-    if (unlikely(!slot_push(slot, magazine, zero ? SLOT_DIRTY : 0, address))) {
+    if (unlikely(!slot_push(slot, magazine, slot_first(zero), address, newest))) {
         hook_allocated(pmm, address);
         free_slowly(pmm, address, zero);
     }

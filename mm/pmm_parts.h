@@ -40,6 +40,7 @@
 #define CHUNK_FRAMES 512u
 #define CHUNK_WORDS  8u
 #define CHUNK_NONE   UINT64_MAX
+#define CHUNK_FREE   0x3ffu /* the bits of `info` that count its free frames */
 
 enum chunk_kind {
     CHUNK_BITMAP,
@@ -128,40 +129,63 @@ struct pmm_core {
 
 /* ---- caches ---- */
 
-#define SLOT_DIRTY 256u
-#define SLOT_ZERO  32u
-#define SLOT_NONE  (SLOT_DIRTY + SLOT_ZERO) /* a place in entries[] that holds no frame */
-#define SLOT_HASH  512u
+#define SLOT_DIRTY  256u
+#define SLOT_ZERO   32u
+#define SLOT_PLACES (1 + SLOT_DIRTY + SLOT_ZERO)
+#define SLOT_NONE   0u /* the place in entries[] that holds no frame */
+#define SLOT_HASH   512u
+#define SLOT_LINK   (FRAME_SIZE - 1) /* the bits of an entry that are a place */
 
+/* The same of a frame's number and of its id: they differ by a multiple of CHUNK_FRAMES. */
 static inline uint64_t slot_hash(paddr_t address)
 {
     return (address >> FRAME_SHIFT) % SLOT_HASH;
 }
 
+static inline uint64_t slot_hash_of_id(uint64_t id)
+{
+    return id % SLOT_HASH;
+}
+
+_Static_assert(CHUNK_FRAMES % SLOT_HASH == 0, "a hash of a number is one of the id");
+
 /* The cache of one slot: a magazine of frames with any content, one of frames that hold zeroes, and an
  * index over both that answers at once whether a frame lies in here:
  *
  *   newest[frame number % 512] -> the place of the youngest entry with that hash, or SLOT_NONE
- *   entries[place]                the frame's address
- *   older[place]                  the place of the next older one with that hash, or SLOT_NONE
+ *   entries[place]                the frame's address, and in its lower 12 bits the place of the next
+ *                                 older entry with that hash, or SLOT_NONE
  *
- * Places 0..255 are of the dirty magazine, the others of the zero one. A stack gives back the
- * youngest first, so pop sets newest[] to what older[] says, as a rule. (In an array of its own,
- * so that a pop behind a push waits for one store, not for two.) Entries that another CPU has
- * taken are left in the index until the owner compacts; slot_holds() knows them by their
- * place. */
+ * Places 1..256 are of the dirty magazine, those behind of the zero one. A stack gives back the
+ * youngest first, so pop sets newest[] to what the entry itself says, as a rule: the index takes no
+ * array of its own but newest[], and a push or pop touches nothing of it but one number. Entries that
+ * another CPU has taken are left in the index until the owner compacts; slot_holds() knows them by
+ * their place. */
 struct pmm_slot {
-    struct magazine dirty;
+    paddr_t entries[SLOT_PLACES]; /* first: gcc adds no constant to an index into an atomic array */
+    struct magazine dirty __attribute__((aligned(64))); /* all that fast paths read in one line */
     struct magazine zero;
     paddr_t base; /* the range of the last freed frame */
     uint64_t frames;
     uint64_t first_id;
     uint64_t
         hint; /* lock: chunk where this slot last found frames (the seed's last-allocated hint) */
-    paddr_t entries[SLOT_NONE + 1];
-    uint16_t older[SLOT_NONE + 1];
     uint16_t newest[SLOT_HASH] __attribute__((aligned(8)));
 };
+
+#define SLOT_FIRST_DIRTY 1u
+#define SLOT_FIRST_ZERO  (SLOT_FIRST_DIRTY + SLOT_DIRTY)
+
+/* The place of the entry at the bottom of a magazine. */
+static inline uint64_t slot_first(bool zero)
+{
+    return zero ? SLOT_FIRST_ZERO : SLOT_FIRST_DIRTY;
+}
+
+static inline paddr_t entry_frame(paddr_t entry)
+{
+    return entry & ~(paddr_t)SLOT_LINK;
+}
 
 static inline uint16_t load_place(const uint16_t *place)
 {
@@ -204,7 +228,7 @@ static inline enum chunk_kind chunk_kind(const struct pmm_core *core, uint64_t c
 
 static inline uint64_t chunk_free(const struct pmm_core *core, uint64_t chunk)
 {
-    return core->info[chunk] & 0x3ffu;
+    return core->info[chunk] & CHUNK_FREE;
 }
 
 static inline void chunk_set_info(struct pmm_core *core, uint64_t chunk, enum chunk_kind kind,

@@ -21,16 +21,16 @@ static struct magazine *magazine_of(struct pmm_slot *slot, bool zero)
 
 static uint64_t *entries_of(struct pmm_slot *slot, bool zero)
 {
-    return zero ? slot->entries + SLOT_DIRTY : slot->entries;
+    return slot->entries + slot_first(zero);
 }
 
 /* ---- the index ---- */
 
 static bool place_is_valid(const struct pmm_slot *slot, uint64_t place)
 {
-    bool zero = place >= SLOT_DIRTY;
+    bool zero = place >= SLOT_FIRST_ZERO;
     const struct magazine *magazine = zero ? &slot->zero : &slot->dirty;
-    int64_t at = (int64_t)(zero ? place - SLOT_DIRTY : place);
+    int64_t at = (int64_t)(place - slot_first(zero));
 
     return at >= __atomic_load_n(&magazine->floor, __ATOMIC_RELAXED) &&
            at < __atomic_load_n(&magazine->bottom, __ATOMIC_ACQUIRE);
@@ -40,30 +40,40 @@ bool slot_holds(const struct pmm_slot *slot, paddr_t address)
 {
     uint64_t place = load_place(&slot->newest[slot_hash(address)]);
 
-    for (unsigned i = 0; i < SLOT_NONE && place < SLOT_NONE; i++) {
-        if (bits_load(&slot->entries[place]) == address && place_is_valid(slot, place))
+    for (unsigned i = 0; i < SLOT_PLACES && place != SLOT_NONE; i++) {
+        paddr_t entry = bits_load(&slot->entries[place]);
+        if (entry_frame(entry) == address && place_is_valid(slot, place))
             return true;
-        place = load_place(&slot->older[place]);
+        place = entry & SLOT_LINK;
     }
     return false;
 }
 
 void slot_unlink(struct pmm_slot *slot, uint64_t place)
 {
-    uint16_t *link = &slot->newest[slot_hash(slot->entries[place])];
+    uint64_t older = slot->entries[place] & SLOT_LINK;
+    uint16_t *newest = &slot->newest[slot_hash(slot->entries[place])];
+    uint64_t younger = *newest;
 
-    for (unsigned i = 0; i < SLOT_NONE && *link < SLOT_NONE && *link != place; i++)
-        link = &slot->older[*link];
-    if (*link == place)
-        store_place(link, slot->older[place]);
+    if (younger == place) {
+        store_place(newest, (uint16_t)older);
+        return;
+    }
+    for (unsigned i = 0; i < SLOT_PLACES && younger != SLOT_NONE; i++) {
+        paddr_t entry = slot->entries[younger];
+        if ((entry & SLOT_LINK) == place) {
+            bits_store(&slot->entries[younger], entry_frame(entry) | older);
+            return;
+        }
+        younger = entry & SLOT_LINK;
+    }
 }
 
 static void index_add(struct pmm_slot *slot, uint64_t place, paddr_t address)
 {
     uint16_t *newest = &slot->newest[slot_hash(address)];
 
-    bits_store(&slot->entries[place], address);
-    store_place(&slot->older[place], *newest);
+    bits_store(&slot->entries[place], address | *newest);
     store_place(newest, (uint16_t)place);
 }
 
@@ -75,12 +85,12 @@ static void index_rebuild(struct pmm_slot *slot)
     four_places *newest = (four_places *)slot->newest;
 
     for (unsigned i = 0; i < SLOT_HASH / 4; i++)
-        __atomic_store_n(&newest[i], SLOT_NONE * 0x0001000100010001u, __ATOMIC_RELAXED);
+        __atomic_store_n(&newest[i], SLOT_NONE, __ATOMIC_RELAXED);
     for (unsigned zero = 0; zero < 2; zero++) {
         const struct magazine *magazine = magazine_of(slot, zero != 0);
         for (int32_t i = magazine->floor; i < magazine->bottom; i++) {
-            uint64_t place = (uint64_t)i + (zero != 0 ? SLOT_DIRTY : 0);
-            index_add(slot, place, slot->entries[place]);
+            uint64_t place = (uint64_t)i + slot_first(zero != 0);
+            index_add(slot, place, entry_frame(slot->entries[place]));
         }
     }
 }
@@ -101,8 +111,7 @@ static struct pmm_slot *make_slot(struct pmm *pmm, unsigned index)
     magazine_init(&slot->dirty, core->dirty_capacity, true);
     magazine_init(&slot->zero, core->zero_capacity, true);
     slot->hint = CHUNK_NONE;
-    slot->entries[SLOT_NONE] = UINT64_MAX; /* no frame */
-    slot->older[SLOT_NONE] = SLOT_NONE;
+    slot->entries[SLOT_NONE] = ~(paddr_t)SLOT_LINK; /* no frame, and none behind it */
     index_rebuild(slot);
     core->slots_present++;
     core->slots_end = index < core->slots_end ? core->slots_end : index + 1;
@@ -192,10 +201,10 @@ bool slot_pop_locked(struct pmm_slot *slot, bool zero, paddr_t *address)
 
     if (magazine_count_locked(magazine) == 0)
         return false;
-    uint64_t place = (uint64_t)at + (zero ? SLOT_DIRTY : 0);
+    uint64_t place = (uint64_t)at + slot_first(zero);
     slot_unlink(slot, place);
     __atomic_store_n(&magazine->bottom, at, __ATOMIC_RELEASE);
-    *address = slot->entries[place];
+    *address = entry_frame(slot->entries[place]);
     return true;
 }
 
@@ -205,7 +214,7 @@ void slot_push_locked(struct pmm_slot *slot, bool zero, paddr_t address)
     int32_t at = magazine->bottom;
 
     MM_ASSERT(at < magazine->capacity);
-    index_add(slot, (uint64_t)at + (zero ? SLOT_DIRTY : 0), address);
+    index_add(slot, (uint64_t)at + slot_first(zero), address);
     __atomic_store_n(&magazine->bottom, at + 1, __ATOMIC_RELEASE);
 }
 
@@ -224,7 +233,7 @@ void slot_flush_locked(struct pmm *pmm, struct pmm_slot *slot, bool zero, uint32
 {
     struct magazine *magazine = magazine_of(slot, zero);
     uint64_t *entries = entries_of(slot, zero);
-    uint64_t first_place = zero ? SLOT_DIRTY : 0;
+    uint64_t first_place = slot_first(zero);
     uint32_t held = magazine_count_locked(magazine);
     int32_t bottom = magazine->bottom;
 
@@ -233,7 +242,7 @@ void slot_flush_locked(struct pmm *pmm, struct pmm_slot *slot, bool zero, uint32
         uint64_t place = (uint64_t)i + first_place;
         uint16_t *newest = &slot->newest[slot_hash(entries[i])];
         if (__builtin_expect(*newest == place, 1))
-            store_place(newest, slot->older[place]);
+            store_place(newest, (uint16_t)(entries[i] & SLOT_LINK));
         else
             slot_unlink(slot, place);
     }
@@ -260,22 +269,58 @@ void slot_empty_locked(struct pmm *pmm, struct pmm_slot *slot, struct pmm_bugs *
 
 /* ---- refilling ---- */
 
-/* Pushes the frames of the masks, highest first, so that the lowest is handed out first. */
+/* Adds the 64 frames from `base` on, none of which shares its hash with an entry, the lowest as the
+ * youngest. Four numbers of the index are written at once: 1.5 instructions for each frame. */
+static void push_word(struct pmm_slot *slot, uint64_t place, paddr_t base)
+{
+    const uint64_t ones = 0x0001000100010001u;
+    four_places *newest = (four_places *)&slot->newest[slot_hash(base)];
+    uint64_t four = (place + BITS_PER_WORD - 1) * ones - 0x0003000200010000u;
+
+    for (unsigned i = 0; i < BITS_PER_WORD; i += 4) {
+        uint64_t *entries = &slot->entries[place + BITS_PER_WORD - 4 - i];
+        paddr_t frame = base + i * FRAME_SIZE;
+        bits_store(&entries[3], frame);
+        bits_store(&entries[2], frame + FRAME_SIZE);
+        bits_store(&entries[1], frame + 2 * FRAME_SIZE);
+        bits_store(&entries[0], frame + 3 * FRAME_SIZE);
+        __atomic_store_n(&newest[i / 4], four, __ATOMIC_RELAXED);
+        four -= 4 * ones;
+    }
+}
+
+/* Some of them, which may share it.
+ *   Returns:  the place behind them. */
+static uint64_t push_bits(struct pmm_slot *slot, uint64_t place, paddr_t base, uint64_t bits)
+{
+    while (bits != 0) {
+        unsigned bit = BITS_PER_WORD - 1 - (unsigned)__builtin_clzll(bits);
+        index_add(slot, place++, base + bit * FRAME_SIZE);
+        bits &= ~((uint64_t)1 << bit);
+    }
+    return place;
+}
+
+/* Pushes the frames of the masks, highest first, so that the lowest is handed out first. The eight words of
+ * a chunk have hashes of their own: `used` says of which words there may be some in the cache. */
 static void push_claimed(struct pmm_slot *slot, const struct pmm_range *range, uint64_t chunk,
-                         const uint64_t masks[CHUNK_WORDS], bool zero)
+                         const uint64_t masks[CHUNK_WORDS], bool zero, unsigned *used)
 {
     struct magazine *magazine = magazine_of(slot, zero);
-    uint64_t first_place = zero ? SLOT_DIRTY : 0, place = first_place + (uint64_t)magazine->bottom;
+    uint64_t place = slot_first(zero) + (uint64_t)magazine->bottom;
+    paddr_t base = address_of(range, chunk * CHUNK_FRAMES);
 
-    for (unsigned w = CHUNK_WORDS; w > 0; w--) {
-        paddr_t base = address_of(range, (chunk * CHUNK_WORDS + w - 1) * BITS_PER_WORD);
-        for (uint64_t bits = masks[w - 1]; bits != 0;) {
-            unsigned bit = BITS_PER_WORD - 1 - (unsigned)__builtin_clzll(bits);
-            index_add(slot, place++, base + bit * FRAME_SIZE);
-            bits &= ~((uint64_t)1 << bit);
+    for (unsigned w = CHUNK_WORDS; w-- > 0;) {
+        paddr_t first = base + w * BITS_PER_WORD * FRAME_SIZE;
+        if (masks[w] == UINT64_MAX && (*used >> w & 1) == 0) {
+            push_word(slot, place, first);
+            place += BITS_PER_WORD;
+        } else {
+            place = push_bits(slot, place, first, masks[w]);
         }
+        *used |= masks[w] != 0 ? 1u << w : 0;
     }
-    __atomic_store_n(&magazine->bottom, (int32_t)(place - first_place), __ATOMIC_RELEASE);
+    __atomic_store_n(&magazine->bottom, (int32_t)(place - slot_first(zero)), __ATOMIC_RELEASE);
 }
 
 /* Half a magazine; less where little is free, so that one CPU does not take what others need. */
@@ -294,6 +339,7 @@ void slot_refill_locked(struct pmm *pmm, struct pmm_slot *slot)
     uint64_t wanted = refill_frames(pmm), masks[CHUNK_WORDS];
 
     slot_compact_locked(slot);
+    unsigned used = slot->dirty.bottom == 0 && slot->zero.bottom == 0 ? 0 : UINT8_MAX;
     while (wanted > 0) {
         uint64_t chunk = pmm_find_chunk_locked(pmm, slot->hint, true);
         if (chunk == CHUNK_NONE)
@@ -307,7 +353,7 @@ void slot_refill_locked(struct pmm *pmm, struct pmm_slot *slot)
         /* Whole words as a rule: the last one may bring more than was wanted. */
         uint64_t most = wanted < BITS_PER_WORD ? wanted : mm_round_up(wanted, BITS_PER_WORD);
         uint64_t got = pmm_claim_locked(pmm, range, chunk, most < room ? most : room, masks);
-        push_claimed(slot, range, chunk, masks, zero);
+        push_claimed(slot, range, chunk, masks, zero, &used);
         slot->hint = chunk;
         wanted -= got < wanted ? got : wanted;
     }
@@ -335,7 +381,7 @@ static bool magazine_has(const struct magazine *magazine, const uint64_t *entrie
     int32_t bottom = __atomic_load_n(&magazine->bottom, __ATOMIC_ACQUIRE);
 
     for (int32_t i = __atomic_load_n(&magazine->floor, __ATOMIC_RELAXED); i < bottom; i++)
-        if (bits_load(&entries[i]) == address)
+        if (entry_frame(bits_load(&entries[i])) == address)
             return true;
     return false;
 }
@@ -347,8 +393,8 @@ bool pmm_is_cached(const struct pmm *pmm, paddr_t address)
     for (unsigned i = 0; i < end; i++) {
         const struct pmm_slot *slot = __atomic_load_n(&pmm->slots[i], __ATOMIC_ACQUIRE);
         if (slot != &pmm_absent_slot &&
-            (magazine_has(&slot->dirty, slot->entries, address) ||
-             magazine_has(&slot->zero, slot->entries + SLOT_DIRTY, address)))
+            (magazine_has(&slot->dirty, slot->entries + SLOT_FIRST_DIRTY, address) ||
+             magazine_has(&slot->zero, slot->entries + SLOT_FIRST_ZERO, address)))
             return true;
     }
     return false;
@@ -377,8 +423,8 @@ uint64_t pmm_cached_mask(const struct pmm *pmm, paddr_t base)
     for (unsigned i = 0; i < end; i++) {
         const struct pmm_slot *slot = __atomic_load_n(&pmm->slots[i], __ATOMIC_ACQUIRE);
         if (slot != &pmm_absent_slot)
-            mask |= magazine_mask(&slot->dirty, slot->entries, base) |
-                    magazine_mask(&slot->zero, slot->entries + SLOT_DIRTY, base);
+            mask |= magazine_mask(&slot->dirty, slot->entries + SLOT_FIRST_DIRTY, base) |
+                    magazine_mask(&slot->zero, slot->entries + SLOT_FIRST_ZERO, base);
     }
     return mask;
 }

@@ -119,8 +119,8 @@ struct pmm_range_stats pmm_range_stats(struct pmm *pmm, size_t index)
         const struct pmm_slot *slot = pmm->slots[i];
         if (slot == &pmm_absent_slot)
             continue;
-        free_frames += cached_in(&slot->dirty, slot->entries, extent);
-        free_frames += cached_in(&slot->zero, slot->entries + SLOT_DIRTY, extent);
+        free_frames += cached_in(&slot->dirty, slot->entries + SLOT_FIRST_DIRTY, extent);
+        free_frames += cached_in(&slot->zero, slot->entries + SLOT_FIRST_ZERO, extent);
     }
     for (unsigned i = 0; i < core->zero_table_count; i++)
         free_frames += core->zero_tables[i] >= range_first_id(range) &&

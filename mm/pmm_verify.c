@@ -195,17 +195,17 @@ static void check_magazine(struct check *c, unsigned owner, bool zero)
 {
     const struct pmm_slot *slot = c->pmm->slots[owner];
     const struct magazine *magazine = zero ? &slot->zero : &slot->dirty;
-    uint64_t first = zero ? SLOT_DIRTY : 0;
+    const uint64_t *entries = slot->entries + slot_first(zero);
     int32_t bottom = __atomic_load_n(&magazine->bottom, __ATOMIC_ACQUIRE);
 
     note(c, "bounds of a cache", owner,
          magazine->floor >= 0 && magazine->floor <= bottom && bottom <= magazine->capacity, 1);
     for (int32_t i = magazine->floor; i < bottom && c->what == NULL; i++) {
-        paddr_t address = bits_load(&slot->entries[first + (uint64_t)i]);
+        paddr_t address = entry_frame(bits_load(&entries[i]));
         check_entry(c, owner, address);
         for (int32_t j = magazine->floor; j < i; j++)
             note(c, "a frame lies in a cache once", address,
-                 bits_load(&slot->entries[first + (uint64_t)j]) == address, 0);
+                 entry_frame(bits_load(&entries[j])) == address, 0);
     }
 }
 

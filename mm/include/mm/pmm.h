@@ -57,6 +57,9 @@ struct pmm_stats {
 typedef void (*pmm_low_water_fn)(void *context);
 
 struct pmm {
+    /* The caches; written under the lock, each entry read by its slot. First, so that finding one
+     * takes no addition. */
+    struct pmm_slot *slots[MM_PORT_SLOT_TABLE] __attribute__((aligned(64)));
     /* Constant after pmm_init(); what the fast paths read. */
     const uint64_t *taken; /* one bit for each frame */
     const uint64_t
@@ -68,8 +71,6 @@ struct pmm {
     /* Guards everything below, and core. */
     struct mm_port_lock lock __attribute__((aligned(64)));
     struct pmm_stats stats; /* frames in caches count as used here; pmm_stats() corrects that */
-    /* The caches; written under the lock, each entry read by its slot. */
-    struct pmm_slot *slots[MM_PORT_SLOT_TABLE] __attribute__((aligned(64)));
 };
 
 /* ---- starting ---- */
