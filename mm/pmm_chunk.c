@@ -381,27 +381,33 @@ static inline void note_more_free(struct pmm_core *core, uint64_t chunk, uint64_
     }
 }
 
-/* As pmm_give_locked, but for the counters of the pmm and of the range: *given says how many went. */
+/* As pmm_give_locked, but for the counters of the pmm and of the range: *given says how many went.
+ * `count` is the number of bits in the mask. */
 static inline uint64_t give_word(struct pmm *pmm, struct pmm_range *range, uint64_t word,
-                                 uint64_t mask, bool zero, uint64_t *given)
+                                 uint64_t mask, uint64_t count, bool zero, uint64_t *given)
 {
     struct pmm_core *core = pmm->core;
-    uint64_t chunk = word / CHUNK_WORDS, taken = core->taken[word], here = mask & taken;
+    uint64_t chunk = word / CHUNK_WORDS, taken = core->taken[word], wrong = mask & ~taken;
 
     if (__builtin_expect(!bits_test(core->plain, word), 0))
         return give_slowly(pmm, range, word, mask, zero);
-    if (__builtin_expect(here == 0, 0))
-        return mask;
-    uint64_t count = (here & (here - 1)) == 0 ? 1 : bits_count(here);
-    uint64_t before = chunk_free(core, chunk);
-    bits_store(&core->taken[word], taken & ~here);
-    __atomic_store_n(&core->info[chunk], (uint16_t)(core->info[chunk] + count), __ATOMIC_RELAXED);
-    if (before == 0 || before + count == CHUNK_FRAMES)
+    if (__builtin_expect(wrong != 0, 0)) {
+        mask &= taken;
+        count = bits_count(mask);
+        if (count == 0)
+            return wrong;
+    }
+    unsigned info = core->info[chunk];
+    uint64_t before = info & CHUNK_FREE;
+    bits_store(&core->taken[word], taken & ~mask);
+    __atomic_store_n(&core->info[chunk], (uint16_t)(info + count), __ATOMIC_RELAXED);
+    /* Both at once: it had no free frame, or all are free now. */
+    if (before - 1 >= CHUNK_FRAMES - 1 - count)
         note_more_free(core, chunk, before, before + count);
-    if (!zero && bits_test(core->clean, chunk))
+    if (!zero && __builtin_expect(bits_test(core->clean, chunk), 0))
         bits_clear(core->clean, chunk);
     *given += count;
-    return mask & ~taken;
+    return wrong;
 }
 
 static void count_given(struct pmm *pmm, struct pmm_range *range, uint64_t given)
@@ -415,7 +421,8 @@ static void count_given(struct pmm *pmm, struct pmm_range *range, uint64_t given
 uint64_t pmm_give_locked(struct pmm *pmm, struct pmm_range *range, uint64_t word, uint64_t mask,
                          bool zero)
 {
-    uint64_t given = 0, wrong = give_word(pmm, range, word, mask, zero, &given);
+    uint64_t given = 0;
+    uint64_t wrong = give_word(pmm, range, word, mask, bits_count(mask), zero, &given);
 
     count_given(pmm, range, given);
     return wrong;
@@ -432,33 +439,59 @@ static MM_COLD void note_bugs(struct pmm_bugs *bugs, const struct pmm_range *ran
     }
 }
 
-/* Neighbours of one word go back together. */
+/* Neighbours at the end of a range, or one frame twice: each by itself. */
+static MM_COLD void give_each(struct pmm *pmm, const paddr_t *entries, uint32_t count, bool zero,
+                              struct pmm_bugs *bugs)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        paddr_t address = entry_frame(bits_load(&entries[i]));
+        struct pmm_range *range = pmm_range_of(pmm, address);
+        uint64_t id = id_of(range, address);
+        if (!pmm_give_one_locked(pmm, range, id, zero))
+            note_bugs(bugs, range, id / BITS_PER_WORD, (uint64_t)1 << id % BITS_PER_WORD);
+    }
+}
+
+/* True if the 64 frames from number `frame` on are all of the range. */
+static inline bool range_has_word(const struct pmm_range *range, uint64_t frame)
+{
+    uint64_t place = frame - (range->base >> FRAME_SHIFT);
+
+    return place < range->frames && range->frames - place >= BITS_PER_WORD;
+}
+
+/* Neighbours of one word go back together: as long as frames were freed in order, that is one look at the
+ * chunk for 64 of them. */
 void pmm_give_entries_locked(struct pmm *pmm, const paddr_t *entries, uint32_t count, bool zero,
                              struct pmm_bugs *bugs)
 {
     struct pmm_range *range = &pmm->ranges[pmm->core->last_range];
-    uint64_t word = 0, mask = 0, given = 0;
+    uint64_t given = 0;
 
-    for (uint32_t i = 0; i <= count; i++) {
-        paddr_t address = i < count ? bits_load(&entries[i]) : range->base;
-        uint64_t frame = address >> FRAME_SHIFT;
-        bool other = frame - (range->base >> FRAME_SHIFT) >= range->frames;
-        uint64_t id = frame + range->bias, bit = (uint64_t)1 << frame % BITS_PER_WORD;
-        if (!other && id / BITS_PER_WORD == word && (mask & bit) == 0 && i < count) {
+    for (uint32_t i = 0, first = 0; i < count; first = i) {
+        uint64_t frame = bits_load(&entries[i]) >> FRAME_SHIFT, group = frame / BITS_PER_WORD;
+        uint64_t mask = 0, twice = 0;
+        do {
+            uint64_t bit = (uint64_t)1 << frame % BITS_PER_WORD;
+            twice |= mask & bit;
             mask |= bit;
-            continue;
-        }
-        uint64_t wrong = mask == 0 ? 0 : give_word(pmm, range, word, mask, zero, &given);
-        if (__builtin_expect(wrong != 0, 0))
-            note_bugs(bugs, range, word, wrong);
-        if (other) {
+            if (++i == count)
+                break;
+            frame = bits_load(&entries[i]) >> FRAME_SHIFT;
+        } while (frame / BITS_PER_WORD == group);
+        if (__builtin_expect(!range_has_word(range, group * BITS_PER_WORD), 0)) {
             count_given(pmm, range, given);
             given = 0;
-            range = pmm_range_of(pmm, address);
-            id = frame + range->bias;
+            range = pmm_range_of(pmm, entry_frame(bits_load(&entries[first])));
         }
-        word = id / BITS_PER_WORD;
-        mask = bit;
+        if (__builtin_expect(twice != 0 || !range_has_word(range, group * BITS_PER_WORD), 0)) {
+            give_each(pmm, entries + first, i - first, zero, bugs);
+            continue;
+        }
+        uint64_t word = (group * BITS_PER_WORD + range->bias) / BITS_PER_WORD;
+        uint64_t wrong = give_word(pmm, range, word, mask, i - first, zero, &given);
+        if (__builtin_expect(wrong != 0, 0))
+            note_bugs(bugs, range, word, wrong);
     }
     count_given(pmm, range, given);
 }
