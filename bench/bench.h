@@ -44,6 +44,9 @@ unsigned bench_rounds_of(const struct bench *bench, unsigned tiny, unsigned quic
  * name). Says on standard error that this one begins. */
 bool bench_wants(struct bench *bench, const char *workload);
 
+/* The same, silently: for one of several that a single run gives. */
+bool bench_is_wanted(const struct bench *bench, const char *workload);
+
 /* False if the user asked for another subject (--subject NAME). Goals that need both are not judged then. */
 bool bench_wants_subject(const struct bench *bench, const char *subject);
 

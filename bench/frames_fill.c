@@ -35,8 +35,9 @@ static double timed_put(const struct frames_run *run, const uint64_t *frames, ui
 static void sample(struct bench *bench, const char *workload, const struct frames_run *run,
                    double value)
 {
+    if (!bench_is_wanted(bench, workload))
+        return;
     struct bench_row *row = bench_row(bench, workload, run->subject->name, 1, "ns");
-
     bench_sample(row, value);
     if (run->subject->touches_memory)
         bench_field(row, "gib", (double)run->bytes / (double)MM_GIB(1));

@@ -4,7 +4,8 @@
  *   full90      90 % of the frames are taken; 16 random ones are freed, 16 taken, and so on: ns for
  *               each get or put. Besides: the time of each single get (p50, p999, p9999, max)
  *   last_free   nothing is free but one frame, anywhere, in nobody's cache: the worst of 5 gets
- *   fail_*      nothing is free, or no 2 MiB block: how long the "no" takes
+ *   fail_*      nothing is free, or no 2 MiB block: how long the "no" takes, the first one after a frame
+ *               was free for a moment
  *
  * timer_floor is what the clock measures when nothing lies between. */
 #include "bench/frames.h"
@@ -119,53 +120,82 @@ static void full_rounds(struct bench *bench, struct frames_run *runs, struct tak
 
 /* ---- last_free ---- */
 
-/* One frame is freed, and no CPU keeps it for itself; then it is taken. */
+/* Frees a frame, any of those that are taken, and no CPU keeps it for itself. Returns its place. */
+static uint64_t *free_one(const struct frames_run *run, struct taken *taken, uint64_t *seed)
+{
+    uint64_t *place = &taken->frames[bench_random(seed) % taken->count];
+
+    run->subject->put(run->self, *place);
+    if (run->subject->drain != NULL)
+        run->subject->drain(run->self);
+    return place;
+}
+
 static double last_get(const struct frames_run *run, struct taken *taken, uint64_t *seed)
 {
-    const struct frames_subject *subject = run->subject;
-    uint64_t place = bench_random(seed) % taken->count, start, ticks;
-    int failed;
+    uint64_t *place = free_one(run, taken, seed), start = bench_ticks(), ticks;
+    int failed = run->subject->get(run->self, FRAMES_NOZERO, place);
 
-    subject->put(run->self, taken->frames[place]);
-    if (subject->drain != NULL)
-        subject->drain(run->self);
-    start = bench_ticks();
-    failed = subject->get(run->self, FRAMES_NOZERO, &taken->frames[place]);
     ticks = bench_ticks() - start;
     if (failed != 0)
         frames_die(run, "the last free frame is not found");
     return bench_ns(ticks);
 }
 
-static void last_free_rounds(struct bench *bench, const struct frames_run *run, struct taken *taken)
+static void last_free_rounds(struct bench *bench, struct frames_run *runs, struct taken *taken)
 {
-    struct bench_row *row = bench_row(bench, "last_free", run->subject->name, 1, "ns");
-    uint64_t seed = 99;
+    uint64_t seeds[FRAMES_SUBJECTS];
 
     for (unsigned round = 0; round < bench_rounds(bench); round++) {
-        double worst = 0;
+        for (unsigned i = 0; i < frames_count; i++) {
+            double worst = 0;
 
-        for (unsigned i = 0; i < 5; i++)
-            worst = fmax(worst, last_get(run, taken, &seed));
-        bench_sample(row, worst);
+            seeds[i] = round == 0 ? 99 : seeds[i];
+            for (unsigned j = 0; j < 5; j++)
+                worst = fmax(worst, last_get(&runs[i], &taken[i], &seeds[i]));
+            bench_sample(bench_row(bench, "last_free", runs[i].subject->name, 1, "ns"), worst);
+        }
     }
 }
 
 /* ---- fail_* ---- */
 
-static void fail_rounds(struct bench *bench, const struct frames_run *run, const char *workload,
-                        int (*get)(void *, unsigned, uint64_t *))
+/* Before each "no" a frame comes and goes, so that nobody answers from memory of the last one. */
+static double measure_fail(const struct frames_run *run, struct taken *taken,
+                           int (*get)(void *, unsigned, uint64_t *), uint64_t times, uint64_t *seed)
 {
-    struct bench_row *row = bench_row(bench, workload, run->subject->name, 1, "ns");
-    uint64_t times = bench_pick(bench, 2, 20, 50), frame;
+    uint64_t ticks = 0, frame;
+
+    for (uint64_t i = 0; i < times; i++) {
+        uint64_t *place = free_one(run, taken, seed);
+
+        if (run->subject->get(run->self, FRAMES_NOZERO, place) != 0)
+            frames_die(run, "a free frame is not found");
+        uint64_t start = bench_ticks();
+        int failed = get(run->self, FRAMES_NOZERO, &frame);
+        ticks += bench_ticks() - start;
+        if (failed == 0)
+            frames_die(run, "a frame where none should be");
+    }
+    return bench_ns(ticks) / (double)times;
+}
+
+static void fail_rounds(struct bench *bench, struct frames_run *runs, struct taken *taken,
+                        const char *workload, bool large)
+{
+    uint64_t times = bench_pick(bench, 2, 20, 50);
 
     for (unsigned round = 0; round < bench_rounds(bench); round++) {
-        uint64_t start = bench_ticks();
+        for (unsigned i = 0; i < frames_count; i++) {
+            const struct frames_subject *subject = runs[i].subject;
+            uint64_t seed = 7 + round;
 
-        for (uint64_t i = 0; i < times; i++)
-            if (get(run->self, FRAMES_NOZERO, &frame) == 0)
-                frames_die(run, "a frame where none should be");
-        bench_sample(row, bench_ns(bench_ticks() - start) / (double)times);
+            if (large && subject->get_large == NULL)
+                continue;
+            bench_sample(bench_row(bench, workload, subject->name, 1, "ns"),
+                         measure_fail(&runs[i], &taken[i],
+                                      large ? subject->get_large : subject->get, times, &seed));
+        }
     }
 }
 
@@ -180,21 +210,23 @@ void frames_measure_full(struct bench *bench, struct frames_run *runs)
 
     for (unsigned i = 0; i < 4; i++)
         any |= wanted[i] = bench_wants(bench, workloads[i]);
-    for (unsigned i = 0; any && i < frames_count; i++) {
+    if (!any)
+        return;
+    for (unsigned i = 0; i < frames_count; i++)
         take_all(&runs[i], &taken[i]);
-        if (wanted[0])
-            last_free_rounds(bench, &runs[i], &taken[i]);
-        if (wanted[1])
-            fail_rounds(bench, &runs[i], workloads[1], runs[i].subject->get);
+    if (wanted[0])
+        last_free_rounds(bench, runs, taken);
+    if (wanted[1])
+        fail_rounds(bench, runs, taken, workloads[1], false);
+    for (unsigned i = 0; i < frames_count; i++)
         keep_part(&runs[i], &taken[i], 90);
-    }
     if (wanted[2])
         full_rounds(bench, runs, taken);
-    for (unsigned i = 0; any && i < frames_count; i++) {
-        /* a quarter is free, in random frames: as good as never a whole block among them */
+    /* a quarter is free, in random frames: as good as never a whole block among them */
+    for (unsigned i = 0; i < frames_count; i++)
         keep_part(&runs[i], &taken[i], 75);
-        if (wanted[3] && runs[i].subject->get_large != NULL)
-            fail_rounds(bench, &runs[i], workloads[3], runs[i].subject->get_large);
+    if (wanted[3])
+        fail_rounds(bench, runs, taken, workloads[3], true);
+    for (unsigned i = 0; i < frames_count; i++)
         give_all(&runs[i], &taken[i]);
-    }
 }

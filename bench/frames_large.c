@@ -36,18 +36,21 @@ static double measure_pairs(const struct frames_run *run, uint64_t pairs)
 
 static void pair_rounds(struct bench *bench, struct frames_run *runs, unsigned count)
 {
-    uint64_t half = runs[0].bytes / 4096 / 2;
-    uint64_t *frames = bench_memory(half * 8);
+    uint64_t half = runs[0].bytes / 4096 / 2, taken[FRAMES_SUBJECTS];
+    uint64_t *frames[FRAMES_SUBJECTS];
 
     for (unsigned i = 0; i < count; i++) {
-        struct bench_row *row = bench_row(bench, "pair_2m", runs[i].subject->name, 1, "ns");
-        uint64_t taken = frames_fill(&runs[i], frames, half);
-
-        for (unsigned round = 0; round < 3 * bench_rounds(bench); round++)
-            bench_sample(row, measure_pairs(&runs[i], bench_pick(bench, 2, 200, 1000)));
-        frames_put_all(&runs[i], frames, taken);
+        frames[i] = bench_memory(half * 8);
+        taken[i] = frames_fill(&runs[i], frames[i], half);
     }
-    bench_release(frames, half * 8);
+    for (unsigned round = 0; round < 3 * bench_rounds(bench); round++)
+        for (unsigned i = 0; i < count; i++)
+            bench_sample(bench_row(bench, "pair_2m", runs[i].subject->name, 1, "ns"),
+                         measure_pairs(&runs[i], bench_pick(bench, 2, 200, 1000)));
+    for (unsigned i = 0; i < count; i++) {
+        frames_put_all(&runs[i], frames[i], taken[i]);
+        bench_release(frames[i], half * 8);
+    }
 }
 
 /* ---- found_2m_* ---- */

@@ -3,7 +3,7 @@
  *
  *   naive      one bit for each frame; the search begins at the word where the last frame was found
  *              (what the seed of this project did, and many hobby kernels do)
- *   stack      an array of the free frames' addresses
+ *   stack      an array of the free frames' numbers, four bytes each
  *   stack_irq  the same with a lock that interrupt handlers may take as well
  *   list       free frames linked through their own first word
  *
@@ -126,7 +126,7 @@ FRAMES_SUBJECT(naive, .get_large = naive_get_large, .put_large = naive_put_large
 struct stack {
     struct frames_lock lock;
     uint64_t count;
-    uint64_t *frames;
+    uint32_t *frames;
 };
 
 /* What it takes a kernel to let interrupt handlers in, too: the flags are saved, interrupts switched off
@@ -138,7 +138,7 @@ static inline void flags_save_and_restore(void)
 
 static uint64_t stack_bytes(uint64_t bytes)
 {
-    return sizeof(struct stack) + bytes / 4096 * 8;
+    return sizeof(struct stack) + bytes / 4096 * sizeof(uint32_t);
 }
 
 static void *stack_create(void *metadata, uint64_t bytes)
@@ -146,9 +146,9 @@ static void *stack_create(void *metadata, uint64_t bytes)
     struct stack *stack = metadata;
 
     *stack = (struct stack){ .count = bytes / 4096 };
-    stack->frames = (uint64_t *)(void *)(stack + 1);
+    stack->frames = (uint32_t *)(void *)(stack + 1);
     for (uint64_t i = 0; i < stack->count; i++)
-        stack->frames[i] = (stack->count - 1 - i) * 4096;
+        stack->frames[i] = (uint32_t)(stack->count - 1 - i);
     return stack;
 }
 
@@ -161,7 +161,7 @@ static inline int stack_get(void *self, unsigned flags, uint64_t *out)
         frames_unlock(&stack->lock);
         return 1;
     }
-    *out = stack->frames[--stack->count];
+    *out = (uint64_t)stack->frames[--stack->count] * 4096;
     frames_unlock(&stack->lock);
     if ((flags & FRAMES_NOZERO) == 0)
         frames_clear(*out);
@@ -173,7 +173,7 @@ static inline void stack_put(void *self, uint64_t frame)
     struct stack *stack = self;
 
     frames_lock(&stack->lock);
-    stack->frames[stack->count++] = frame;
+    stack->frames[stack->count++] = (uint32_t)(frame / 4096);
     frames_unlock(&stack->lock);
 }
 

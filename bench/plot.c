@@ -5,6 +5,7 @@
 #define _GNU_SOURCE 1
 #include "bench/parts.h"
 
+#include <signal.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -98,6 +99,7 @@ static bool copy_picture(const char *from_path, const char *to_path)
 /* Feeds gnuplot the script. False if it failed or is not there. */
 static bool draw(const char *output, const char *format, va_list arguments)
 {
+    void (*old)(int) = signal(SIGPIPE, SIG_IGN); /* a gnuplot that is not there reads nothing */
     FILE *gnuplot = popen("gnuplot 2>&1", "w");
 
     if (gnuplot == NULL)
@@ -106,7 +108,9 @@ static bool draw(const char *output, const char *format, va_list arguments)
     fprintf(gnuplot, "set output '%s'\n", output);
     vfprintf(gnuplot, format, arguments);
     fputs("\n", gnuplot);
-    return pclose(gnuplot) == 0;
+    bool good = pclose(gnuplot) == 0;
+    signal(SIGPIPE, old);
+    return good;
 }
 
 void bench_plot(const char *folder, const char *name, const char *format, ...)

@@ -43,9 +43,14 @@ unsigned bench_rounds_of(const struct bench *bench, unsigned tiny, unsigned quic
     return bench->rounds != 0 ? bench->rounds : (unsigned)bench_pick(bench, tiny, quick, full);
 }
 
+bool bench_is_wanted(const struct bench *bench, const char *workload)
+{
+    return bench->workload == NULL || strstr(workload, bench->workload) != NULL;
+}
+
 bool bench_wants(struct bench *bench, const char *workload)
 {
-    if (bench->workload != NULL && strstr(workload, bench->workload) == NULL)
+    if (!bench_is_wanted(bench, workload))
         return false;
     if (isatty(STDERR_FILENO))
         fprintf(stderr, "\r\033[K%s: %s", bench->suite->name, workload);

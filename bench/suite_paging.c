@@ -228,6 +228,11 @@ static int locked_map(vaddr_t page, paddr_t frame, paging_rights_t rights)
     LOCKED(walk_map(page, frame, WALK_BITS(rights)));
 }
 
+static int locked_map_large(vaddr_t page, paddr_t frame, paging_rights_t rights)
+{
+    LOCKED(walk_map_large(page, frame, WALK_BITS(rights)));
+}
+
 static int locked_unmap(vaddr_t page, paddr_t *frame)
 {
     LOCKED(walk_unmap(page, frame));
@@ -291,7 +296,7 @@ static const struct subject subjects[] = {
       mello_translate, mello_protect },
     { "walk", walk_begin, walk_end, plain_map, plain_map_large, plain_unmap, plain_protect,
       walk_translate, plain_split },
-    { "walk_lock", walk_begin, walk_end, locked_map, plain_map_large, locked_unmap, locked_protect,
+    { "walk_lock", walk_begin, walk_end, locked_map, locked_map_large, locked_unmap, locked_protect,
       locked_translate, locked_split },
 };
 
@@ -310,7 +315,8 @@ static void sample(struct bench *bench, const char *workload, const char *subjec
 {
     double ns = bench_ns(bench_ticks() - start);
 
-    bench_sample(bench_row(bench, workload, subject, 1, "ns"), ns / (double)count);
+    if (bench_is_wanted(bench, workload))
+        bench_sample(bench_row(bench, workload, subject, 1, "ns"), ns / (double)count);
 }
 
 /* Frames are one page off, so that no large leaf can be made. */

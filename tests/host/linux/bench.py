@@ -23,6 +23,7 @@ PAGING = ("map_4k protect_4k unmap_4k translate_random map_range_4k unmap_range_
           "split_2m").split()
 HEAP = ("calloc_free_16 calloc_free_1m malloc_free_64 const_64 const_256 live10k larson2 cross_free "
         "worst_op peak_over_live").split()
+TEXTS = "refill split_2m const_".split()
 SUBJECTS = "mello naive stack stack_irq list linux".split()
 
 
@@ -94,6 +95,9 @@ def check_choices(program, folder):
         check(result.returncode == 0, f"{words}: status {result.returncode}\n{result.stderr}")
         rows = json.loads(out.read_text())["rows"]
         check(rows and {row["suite"] for row in rows} <= set(words[-1].split("=")),
+              f"{words}: {rows}")
+        wanted = [word.split("=")[-1] for word in words if word in TEXTS or word[11:] in TEXTS]
+        check(len(wanted) == 1 and all(wanted[0] in row["workload"] for row in rows),
               f"{words}: {rows}")
         if "--subject" in words:
             check({row["subject"] for row in rows} == {"mello"}, f"{words}: {rows}")
