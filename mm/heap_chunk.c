@@ -208,6 +208,20 @@ void heap_chunks_add_locked(struct kheap *heap, uint64_t offset, uint64_t bytes,
 
 /* ---- runs ---- */
 
+/* A run of the chunk, which has one. */
+static uint64_t take_run_locked(struct kheap *heap, struct heap_chunk *chunk, uint64_t bytes,
+                                uint64_t align_bytes, bool *zeroed)
+{
+    heap_spare_count_locked(heap, heap_chunk_is_spare(chunk), false);
+    uint64_t offset = buddy_alloc(&chunk->buddy, bytes, align_bytes);
+    MM_ASSERT(offset != BUDDY_NO_BLOCK);
+    heap_chunk_file_locked(heap, chunk);
+    *zeroed = offset >= chunk->dirty_end;
+    if (offset + bytes > chunk->dirty_end)
+        chunk->dirty_end = offset + bytes;
+    return chunk->offset + offset;
+}
+
 static uint64_t take_from_chunk_locked(struct kheap *heap, uint64_t bytes, uint64_t align_bytes,
                                        bool *zeroed)
 {
@@ -217,15 +231,36 @@ static uint64_t take_from_chunk_locked(struct kheap *heap, uint64_t bytes, uint6
         list++;
     if (list > NUM_ORDERS)
         return HEAP_NO_OFFSET;
-    struct heap_chunk *chunk = HEAP_OF(heap->chunks[list].next, struct heap_chunk, link);
-    heap_spare_count_locked(heap, heap_chunk_is_spare(chunk), false);
-    uint64_t offset = buddy_alloc(&chunk->buddy, bytes, align_bytes);
-    MM_ASSERT(offset != BUDDY_NO_BLOCK);
-    heap_chunk_file_locked(heap, chunk);
-    *zeroed = offset >= chunk->dirty_end;
-    if (offset + bytes > chunk->dirty_end)
-        chunk->dirty_end = offset + bytes;
-    return chunk->offset + offset;
+    return take_run_locked(heap, HEAP_OF(heap->chunks[list].next, struct heap_chunk, link), bytes,
+                           align_bytes, zeroed);
+}
+
+static struct heap_chunk *roomiest_chunk_locked(const struct kheap *heap)
+{
+    for (unsigned list = NUM_ORDERS + 1; list > 0; list--) {
+        if (!heap_list_is_empty(&heap->chunks[list - 1]))
+            return HEAP_OF(heap->chunks[list - 1].next, struct heap_chunk, link);
+    }
+    return NULL;
+}
+
+static bool chunk_has_run(const struct heap_chunk *chunk, uint64_t bytes)
+{
+    uint64_t largest = chunk == NULL ? 0 : buddy_largest_free(&chunk->buddy);
+
+    return largest != 0 && buddy_order(largest) >= buddy_order(bytes);
+}
+
+uint64_t heap_run_take_for_state_locked(struct kheap *heap, uint64_t bytes, bool *zeroed)
+{
+    struct heap_chunk *chunk = heap->state_chunk;
+
+    if (!chunk_has_run(chunk, bytes))
+        chunk = roomiest_chunk_locked(heap);
+    if (!chunk_has_run(chunk, bytes))
+        return HEAP_NO_OFFSET;
+    heap->state_chunk = chunk;
+    return take_run_locked(heap, chunk, bytes, PAGE_SIZE, zeroed);
 }
 
 uint64_t heap_run_take_locked(struct kheap *heap, uint64_t bytes, uint64_t align_bytes,

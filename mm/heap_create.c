@@ -91,6 +91,7 @@ mm_status_t heap_memory_create(const struct heap_memory_config *config, struct k
     for (uint64_t at = first; at < first + config->first_bytes; at += HEAP_CHUNK_BYTES)
         heap_chunk_at(heap, at)->kept = true;
     heap_chunk_at(heap, first + config->first_bytes - 1)->kept = true;
+    heap->state_chunk = heap_chunk_at(heap, first);
     heap->region_bytes = heap->state_bytes = own;
     heap_pages_set_locked(heap, first, own, heap->state_span);
     heap_chunks_add_locked(heap, first + own, config->first_bytes - own, config->first_is_zero);

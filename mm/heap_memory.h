@@ -46,6 +46,9 @@ void heap_chunks_drop_empty_locked(struct kheap *heap, uint64_t offset, uint64_t
                                    struct heap_chunk *behind);
 /* Gives the buddy systems of existing chunks the memory [offset, offset + bytes). */
 void heap_chunks_add_locked(struct kheap *heap, uint64_t offset, uint64_t bytes, bool zeroed);
+/* A run for state, which stays for ever: of the chunk that holds such state already, or else of the
+ * roomiest, so that few chunks can never go back to the pmm because of it. As heap_run_take_locked(). */
+uint64_t heap_run_take_for_state_locked(struct kheap *heap, uint64_t bytes, bool *zeroed);
 /* Puts a chunk into the list of its largest free block. */
 void heap_chunk_file_locked(struct kheap *heap, struct heap_chunk *chunk);
 

@@ -187,7 +187,8 @@ struct kheap {
     uint8_t *page[2], *page_end[2]; /* being cut, by kind of span */
     struct heap_link free_spans[2]; /* by kind */
     struct heap_link free_chunks;
-    struct heap_span *state_span; /* stands for all state in the region */
+    struct heap_span *state_span;   /* stands for all state in the region */
+    struct heap_chunk *state_chunk; /* which has state between its blocks, or is kept anyway */
     /* full level, recording, faults */
     struct heap_faults faults;
     uint64_t serial;

@@ -27,6 +27,18 @@ void *heap_state_bump(struct kheap *heap, uint64_t bytes)
     return at;
 }
 
+/* The rest of a new last page serves what comes next, if it is more than what is left of the one before.
+ * (A region that does not grow goes on with what it keeps.) */
+static void bump_rest_locked(struct kheap *heap, uint8_t *at, uint64_t bytes)
+{
+    uint8_t *rest = at + mm_round_up(bytes, 64), *end = at + mm_round_up(bytes, PAGE_SIZE);
+
+    if (heap->source.pmm == NULL || end - rest <= heap->bump_end - heap->bump)
+        return;
+    heap->bump = rest;
+    heap->bump_end = end;
+}
+
 void *heap_state_from_pmm(struct kheap *heap, uint64_t bytes)
 {
     uint64_t frames = mm_round_up(bytes, FRAME_SIZE) / FRAME_SIZE;
@@ -37,20 +49,24 @@ void *heap_state_from_pmm(struct kheap *heap, uint64_t bytes)
 
     if (status != MM_OK)
         return NULL;
+    void *at = phys_to_virt(first);
     uint64_t saved = mm_port_lock(&heap->lock);
     heap->frames += frames;
+    bump_rest_locked(heap, at, bytes);
     mm_port_unlock(&heap->lock, saved);
-    return phys_to_virt(first);
+    return at;
 }
 
 static void *state_from_region_locked(struct kheap *heap, uint64_t bytes, enum heap_effort effort)
 {
     bool zeroed;
     uint64_t run = mm_round_up(bytes, PAGE_SIZE);
-    uint64_t offset = run > MAX_BLOCK_SIZE
-                          ? HEAP_NO_OFFSET
-                          : heap_run_take_locked(heap, run, PAGE_SIZE, effort, &zeroed);
+    uint64_t offset = HEAP_NO_OFFSET;
 
+    if (run <= MAX_BLOCK_SIZE && heap->source.pmm != NULL)
+        offset = heap_run_take_for_state_locked(heap, run, &zeroed);
+    else if (run <= MAX_BLOCK_SIZE)
+        offset = heap_run_take_locked(heap, run, PAGE_SIZE, effort, &zeroed);
     if (offset == HEAP_NO_OFFSET)
         return NULL;
     heap_pages_set_locked(heap, offset, run, heap->state_span);
@@ -65,7 +81,12 @@ void *heap_state_alloc_locked(struct kheap *heap, uint64_t bytes, enum heap_effo
 {
     void *at = heap_state_bump(heap, bytes);
 
-    return at != NULL ? at : state_from_region_locked(heap, bytes, effort);
+    if (at != NULL)
+        return at;
+    at = state_from_region_locked(heap, bytes, effort);
+    if (at != NULL)
+        bump_rest_locked(heap, at, bytes);
+    return at;
 }
 
 void *heap_state_alloc(struct kheap *heap, uint64_t bytes)
