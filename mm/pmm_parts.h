@@ -335,9 +335,9 @@ bool side_ensure_all_locked(struct pmm *pmm, uint64_t count, struct pmm_bugs *bu
 /* True if each side is in the tree or in the chain, as the counters say, and enough are kept. */
 bool side_are_consistent(const struct pmm_core *core);
 
-/* Moves the sides that lie in the frames [from, to) elsewhere; false if no other frame is free. What they
- * leave stays reserved. */
-bool side_leave_locked(struct pmm *pmm, const struct pmm_range *range, uint64_t from, uint64_t to);
+/* Moves the sides that lie in the frames [from, to) elsewhere, and retires what they leave; false if no
+ * other frame is free: some may have moved. */
+bool side_leave_locked(struct pmm *pmm, struct pmm_range *range, uint64_t from, uint64_t to);
 
 /* A free frame for what the pmm keeps itself, which becomes reserved; a side can be added (the kept ones
  * count). In a MIXED chunk if there is one, so that no other chunk becomes one.

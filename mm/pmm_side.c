@@ -276,19 +276,21 @@ static struct pmm_side_page **page_inside(struct pmm_core *core, paddr_t base, p
     return NULL;
 }
 
-bool side_leave_locked(struct pmm *pmm, const struct pmm_range *range, uint64_t from, uint64_t to)
+bool side_leave_locked(struct pmm *pmm, struct pmm_range *range, uint64_t from, uint64_t to)
 {
     struct pmm_core *core = pmm->core;
     paddr_t base = address_of(range, from), end = address_of(range, to);
 
     while (page_inside(core, base, end) != NULL) {
-        struct pmm_side_page *copy = side_ensure_locked(pmm, 1) ? pmm_take_own_locked(pmm) : NULL;
+        struct pmm_side_page *copy = side_ensure_locked(pmm, 2) ? pmm_take_own_locked(pmm) : NULL;
         if (copy == NULL)
             return false;
         struct pmm_side_page **link = page_inside(core, base, end), *old = *link;
         copy->next = old->next;
         move_sides(core, old, copy);
         *link = copy;
+        uint64_t id = id_of(range, virt_to_phys(old));
+        pmm_change_locked(pmm, range, id, id + 1, PMM_FRAME_RESERVED, PMM_FRAME_RETIRED);
     }
     return true;
 }

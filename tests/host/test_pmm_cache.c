@@ -821,6 +821,31 @@ static void bookkeeping_leaves_bad_ram(void **state)
     assert_true(found > 0);
 }
 
+/* There is room for one frame of bookkeeping, not for both that lie in the bad RAM. */
+static void bookkeeping_that_has_left_bad_ram_is_retired(void **state)
+{
+    paddr_t frame, free;
+    unsigned kept = 0;
+
+    (void)state;
+    set_up(MM_MIB(20) + MM_MIB(2) * BLOCKS, (struct pmm_config){ .full_harden = true });
+    free = alloc_one();
+    assert_true(free < block_at(0));
+    for (uint64_t i = 0; i < BLOCKS; i++)
+        assert_ok(pmm_reserve_range(pmm, block_at(i), block_at(i) + FRAME_SIZE));
+    while (pmm_alloc_frame_flags(pmm, PMM_NOZERO, &frame) == MM_OK)
+        ;
+    pmm_free_frame(pmm, free);
+    assert_status(pmm_retire_range(pmm, block_at(0), block_at(BLOCKS), NULL), MM_OUT_OF_MEMORY);
+    assert_state(free, PMM_FRAME_RESERVED);
+    for (frame = block_at(0); frame < block_at(BLOCKS); frame += FRAME_SIZE)
+        if (!mm_is_aligned(frame, MM_MIB(2)))
+            kept += pmm_frame_state(pmm, frame) == PMM_FRAME_RESERVED;
+    assert_int_equal(kept, 1);
+    assert_int_equal(pmm_stats(pmm).retired_frames, 1);
+    assert_pmm_sound(pmm);
+}
+
 /* ---- steering ---- */
 
 static unsigned calls;
@@ -1005,6 +1030,7 @@ int main(void)
         TEST(page_tables_need_no_two_neighbours),
         TEST(releasing_works_when_nothing_is_free),
         TEST(bookkeeping_leaves_bad_ram),
+        TEST(bookkeeping_that_has_left_bad_ram_is_retired),
         TEST(low_water_calls_once_for_each_fall),
         TEST(low_water_sees_memory_rise_by_frees_alone),
         TEST(injected_failures_come_when_asked_for),
