@@ -6,6 +6,9 @@
  *   each CPU     own frames, tables, blocks <-> mailbox <-> other CPUs
  *   a round      .... everybody works .... | barrier: one verifies and counts | ....
  *
+ * Bad RAM: frames are retired meanwhile. Each gets the number of its retiring; who asked for memory when
+ * that was over must not get it.
+ *
  * Maps: a few MiB, where memory runs out all the time and CPUs take from each other; several ranges;
  * 64 GiB, of which little is touched. ThreadSanitizer runs this program too: threads only count, and
  * what they counted is judged after they are joined. */
@@ -32,6 +35,7 @@ struct worker {
     size_t count;
     uint64_t random, taken; /* items ever */
     uint64_t held;          /* frames */
+    uint32_t retired;       /* retirings that were over before this call */
 };
 
 static struct machine machine;
@@ -39,6 +43,13 @@ static struct worker workers[THREADS_MAX];
 static struct item *mailbox[MAILBOXES];
 static size_t threads_now;
 static unsigned failures, bugs, largest;
+
+#define BAD_END   MM_MIB(16) /* only frames below it are retired */
+#define BAD_CALLS 400u
+
+static pthread_mutex_t bad_mutex = PTHREAD_MUTEX_INITIALIZER;
+static bool with_bad_ram, was_reserved[BAD_END / FRAME_SIZE];
+static uint32_t retirings, retired_in[BAD_END / FRAME_SIZE]; /* 0: not retired */
 
 static void on_bug(const char *line)
 {
@@ -68,6 +79,56 @@ static void check_and_clear(const struct item *item)
     }
 }
 
+/* ---- Bad RAM ---- */
+
+static void retire_some(struct worker *worker)
+{
+    struct mm_extent extent = pmm_range_extent(&machine.pmm, 0);
+    uint64_t frames = (extent.end - extent.base) / FRAME_SIZE;
+    paddr_t base = extent.base + next_random_below(&worker->random, frames) * FRAME_SIZE;
+    paddr_t end = base + (1 + next_random_below(&worker->random, 2)) * FRAME_SIZE;
+
+    pthread_mutex_lock(&bad_mutex);
+    if (retirings < BAD_CALLS && pmm_retire_range(&machine.pmm, base, end, NULL) == MM_OK) {
+        for (paddr_t at = base; at < end && at < extent.end; at += FRAME_SIZE)
+            if (retired_in[at / FRAME_SIZE] == 0)
+                __atomic_store_n(&retired_in[at / FRAME_SIZE], retirings + 1, __ATOMIC_RELAXED);
+        __atomic_store_n(&retirings, retirings + 1, __ATOMIC_RELEASE);
+    }
+    pthread_mutex_unlock(&bad_mutex);
+}
+
+/* The frame was given to this CPU in the call that is under way. */
+static void check_not_bad(const struct worker *worker, paddr_t frame)
+{
+    uint32_t number =
+        frame >= BAD_END ? 0 : __atomic_load_n(&retired_in[frame / FRAME_SIZE], __ATOMIC_RELAXED);
+
+    if (number != 0 && number <= worker->retired)
+        count(&failures);
+}
+
+/* What was retired is out of service when all is free, but for caches whose owners are gone.
+ *   Returns:  how many of them were not reserved before. */
+static uint64_t judge_bad_ram(uint64_t retired)
+{
+    uint64_t found = 0, waiting = 0, reserved = 0;
+
+    for (paddr_t frame = 0; frame < BAD_END; frame += FRAME_SIZE) {
+        enum pmm_frame_state state = pmm_frame_state(&machine.pmm, frame);
+
+        if (retired_in[frame / FRAME_SIZE] == 0)
+            continue;
+        found += state == PMM_FRAME_RETIRED;
+        reserved += state == PMM_FRAME_RETIRED && was_reserved[frame / FRAME_SIZE];
+        waiting += state == PMM_FRAME_RESERVED;
+        assert_true(state == PMM_FRAME_RETIRED || state == PMM_FRAME_RESERVED);
+    }
+    assert_int_equal(found, retired);
+    assert_true(retired > 0 && waiting <= (threads_now + 1) * MM_PORT_LEVELS);
+    return found - reserved;
+}
+
 /* ---- Work ---- */
 
 static void keep(struct worker *worker, paddr_t first, uint32_t frames, enum kind kind, bool zeroed)
@@ -77,6 +138,8 @@ static void keep(struct worker *worker, paddr_t first, uint32_t frames, enum kin
     worker->taken++;
     *item = (struct item){ first, frames, kind,
                            (uint64_t)(worker - workers + 1) << 56 | worker->taken << 16 };
+    for (uint32_t i = 0; i < frames; i++)
+        check_not_bad(worker, first + i * FRAME_SIZE);
     for (uint32_t i = 0; zeroed && i < frames; i++)
         if (word_of(item, i)[0] != 0 || word_of(item, i)[511] != 0)
             count(&failures);
@@ -155,8 +218,10 @@ static void bulk(struct worker *worker)
 
     if (pmm_alloc_frames(&machine.pmm, frames, PMM_NOZERO, list) != MM_OK)
         return;
-    for (uint64_t i = 0; i < frames; i++)
+    for (uint64_t i = 0; i < frames; i++) {
+        check_not_bad(worker, list[i]);
         *(uint64_t *)phys_to_virt(list[i]) = list[i] + worker->random;
+    }
     for (uint64_t i = 0; i < frames; i++)
         if (*(uint64_t *)phys_to_virt(list[i]) != list[i] + worker->random)
             count(&failures);
@@ -200,6 +265,8 @@ static void reserve_and_release(struct worker *worker)
 static void work_once(size_t thread)
 {
     struct worker *worker = &workers[thread];
+
+    worker->retired = __atomic_load_n(&retirings, __ATOMIC_ACQUIRE);
     switch (next_random_below(&worker->random, 12)) {
     case 0:
         bulk(worker);
@@ -208,7 +275,10 @@ static void work_once(size_t thread)
         exchange(worker);
         break;
     case 2:
-        reserve_and_release(worker);
+        if (!with_bad_ram)
+            reserve_and_release(worker);
+        else if (next_random_below(&worker->random, 8) == 0)
+            retire_some(worker);
         break;
     case 3:
         if (pmm_stats(&machine.pmm).total_frames == 0)
@@ -262,8 +332,10 @@ static void take_all(const struct pmm_stats *before)
     while (pmm_alloc_frame_flags(&machine.pmm, PMM_NOZERO, &frame) == MM_OK)
         taken++;
     stats = pmm_stats(&machine.pmm);
-    kept = stats.reserved_frames - before->reserved_frames; /* caches, bookkeeping */
+    kept = stats.reserved_frames - before->reserved_frames; /* caches, bookkeeping, bad RAM */
     assert_int_equal(taken + kept, before->free_frames);
+    if (with_bad_ram)
+        kept -= judge_bad_ram(stats.retired_frames);
     assert_true(kept <= 2 * (threads_now + 1) * MM_PORT_LEVELS);
     assert_int_equal(stats.free_frames, 0);
     assert_true(pmm_verify(&machine.pmm));
@@ -291,6 +363,11 @@ static void run(const struct boot_range *list, size_t ranges, size_t threads,
     memset(workers, 0, sizeof workers);
     threads_now = threads;
     failures = bugs = 0;
+    retirings = 0;
+    memset(retired_in, 0, sizeof retired_in);
+    for (paddr_t frame = 0; frame < BAD_END; frame += FRAME_SIZE)
+        was_reserved[frame / FRAME_SIZE] =
+            pmm_frame_state(&machine.pmm, frame) == PMM_FRAME_RESERVED;
     for (size_t i = 0; i < threads; i++)
         workers[i].random = random_u64();
     threads_run_rounds(threads, &work);
@@ -352,12 +429,23 @@ static void stress_of_64_gib(void **state)
     assert_true(counted(&largest) > 0);
 }
 
+static void stress_while_ram_goes_bad(void **state)
+{
+    const struct boot_range list[] = { ROW(MM_MIB(1), MM_MIB(5), BOOT_USABLE) };
+
+    (void)state;
+    with_bad_ram = true;
+    run_all(list, COUNT_OF(list));
+    with_bad_ram = false;
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(stress_where_memory_runs_out),
         TEST(stress_of_several_ranges),
         TEST(stress_of_64_gib),
+        TEST(stress_while_ram_goes_bad),
     };
 
     return RUN_TESTS(tests);
