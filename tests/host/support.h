@@ -54,6 +54,13 @@ void log_expect_count(const char *words, size_t count);
 void bug_begin(void);
 void bug_end(const char *words, const char *file, int line);
 
+/* From now on bugs are counted, of any thread, and fail no test; until bugs_count_end(). Both tell how
+ * many came since the beginning. The last one's line stays until the next beginning. */
+void bugs_count_begin(void);
+unsigned bugs_counted(void);
+unsigned bugs_count_end(void);
+const char *bug_last(void);
+
 /* Runs `call`, which must end in mm_port_halt() after exactly one error line, which holds all
  * words. */
 #define EXPECT_HALT(words, call)                                                                   \

@@ -14,13 +14,7 @@
 static struct machine machine;
 static struct address_space space;
 static struct kvm kvm;
-static unsigned bugs, errors;
-
-static void on_bug(const char *line)
-{
-    (void)line;
-    count(&bugs);
-}
+static unsigned errors;
 
 static void on_log(enum mm_log_level level, const char *line)
 {
@@ -44,9 +38,9 @@ static void set_up(void)
     machine_set_up_simple(&machine, MM_MIB(48));
     assert_ok(paging_init(&space, &machine.pmm, &features));
     assert_ok(kvm_init(&kvm, &space, &taken, 1));
-    bugs = errors = 0;
+    errors = 0;
     hooks.log = on_log;
-    hooks.bug = on_bug;
+    bugs_count_begin();
     hooks.violation = on_violation;
     hosted_set_hooks(&hooks);
 }
@@ -163,7 +157,7 @@ static void kvm_threads_share_no_page(void **state)
     before = pmm_stats(&machine.pmm);
     threads_run(THREADS, windows_body);
     assert_int_equal(counted(&errors), 0);
-    assert_int_equal(counted(&bugs), 0);
+    assert_int_equal(bugs_counted(), 0);
     assert_int_equal(pmm_stats(&machine.pmm).used_frames, before.used_frames);
     assert_int_equal(kvm_stats(&kvm).node_frames, 0);
     assert_int_equal(kvm_stats(&kvm).heap_bytes, 0);
@@ -203,7 +197,7 @@ static void kvm_threads_free_the_same_and_one_wins(void **state)
     }
     threads_run(THREADS, free_the_same_body);
     assert_int_equal(counted(&errors), 0);
-    assert_int_equal(counted(&bugs), 2 * SHARED * (THREADS - 1));
+    assert_int_equal(bugs_counted(), 2 * SHARED * (THREADS - 1));
     assert_int_equal(pmm_stats(&machine.pmm).used_frames, before.used_frames);
     assert_space_sound(&space);
 }

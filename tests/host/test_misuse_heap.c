@@ -222,34 +222,16 @@ static void heap_free_with_another_size_is_reported(void **state)
 
 /* ---- Writes outside, and after ---- */
 
-static unsigned reported;
-static char last_report[512];
-
-static void count_bug(const char *line)
-{
-    reported++;
-    mm_format(last_report, sizeof last_report, "%s", line);
-}
-
-static void reports_begin(void)
-{
-    struct hosted_hooks hooks = *support_hooks();
-
-    hooks.bug = count_bug;
-    hosted_set_hooks(&hooks);
-    reported = 0;
-    last_report[0] = '\0';
-}
-
 /* One report that names the block, at the full level. */
 static void reports_end(const char *what, const void *block)
 {
-    hosted_set_hooks(support_hooks());
+    unsigned reported = bugs_count_end();
+
     if (level == KHEAP_DEFAULT)
         return;
-    if (reported != 1 || strstr(last_report, words_of(block)) == NULL)
+    if (reported != 1 || strstr(bug_last(), words_of(block)) == NULL)
         fail_msg("%s of %zu bytes: %u reports, the last one \"%s\", not one with %s", what, size,
-                 reported, last_report, words_of(block));
+                 reported, bug_last(), words_of(block));
 }
 
 static void write_outside(const char *what, ptrdiff_t from, size_t bytes)
@@ -258,7 +240,7 @@ static void write_outside(const char *what, ptrdiff_t from, size_t bytes)
 
     for (size_t i = 0; i < bytes; i++)
         block[from + (ptrdiff_t)i] ^= 0x5a;
-    reports_begin();
+    bugs_count_begin();
     kheap_free(heap, block);
     reports_end(what, block);
 }
@@ -312,7 +294,7 @@ static void heap_underflow_is_reported_at_free(void **state)
 /* What was freed meanwhile may be looked at when it is used again, or leaves quarantine. */
 static void push_out_of_quarantine(void)
 {
-    for (unsigned i = 0; i < 4000 && reported == 0; i++)
+    for (unsigned i = 0; i < 4000 && bugs_counted() == 0; i++)
         kheap_free(heap, kheap_alloc(heap, size));
     kheap_drain(heap, KHEAP_ALL_SLOTS);
     (void)kheap_verify(heap);
@@ -330,13 +312,13 @@ static void write_after_free_at(size_t at)
     block = alloc();
     memset(block, 0x11, size);
     kheap_free(heap, block);
-    reports_begin();
+    bugs_count_begin();
     block[at] ^= 0x77;
     push_out_of_quarantine();
-    hosted_set_hooks(support_hooks());
-    if (reported == 0 || strstr(last_report, words_of(block)) == NULL)
+    unsigned reported = bugs_count_end();
+    if (reported == 0 || strstr(bug_last(), words_of(block)) == NULL)
         fail_msg("a write after free at %zu of %zu bytes: %u reports, \"%s\"", at, size, reported,
-                 last_report);
+                 bug_last());
     kheap_set_default(NULL);
     free(memory);
 }
@@ -503,12 +485,6 @@ static void heap_calls_in_an_nmi_are_reported(void **state)
 
 static unsigned char *shared[SHARED];
 
-static void count_bug_of_threads(const char *line)
-{
-    (void)line;
-    __atomic_fetch_add(&reported, 1, __ATOMIC_RELAXED);
-}
-
 static void *free_all_body(void *argument)
 {
     (void)argument;
@@ -522,18 +498,14 @@ static void *free_all_body(void *argument)
  * have freed is drained. */
 static void free_by_two(void)
 {
-    struct hosted_hooks hooks = *support_hooks();
     size_t count = size <= 256 * 1024 ? SHARED : 4;
 
     for (size_t i = 0; i < SHARED; i++)
         shared[i] = i < count ? alloc() : NULL;
-    hooks.bug = count_bug_of_threads;
-    hosted_set_hooks(&hooks);
-    reported = 0;
+    bugs_count_begin();
     threads_run(2, free_all_body);
     kheap_drain(heap, KHEAP_ALL_SLOTS);
-    hosted_set_hooks(support_hooks());
-    assert_int_equal(reported, count);
+    assert_int_equal(bugs_count_end(), count);
     assert_int_equal(kheap_stats(heap).used_blocks, 0);
 }
 

@@ -37,13 +37,7 @@ static struct kheap *heap;
 static struct worker workers[THREADS_MAX];
 static struct block *mailbox[MAILBOXES];
 static size_t threads_now;
-static unsigned failures, bugs;
-
-static void on_bug(const char *line)
-{
-    (void)line;
-    count(&bugs);
-}
+static unsigned failures;
 
 /* What a thread says that must not end the program here; shown by end(). */
 static char violation[256];
@@ -214,13 +208,13 @@ static void begin(enum kheap_level level)
     assert_true(mello_host_init(memory, HEAP_BYTES));
     heap = kheap_default();
     kheap_set_level(heap, level);
-    hooks.bug = on_bug;
+    bugs_count_begin();
     hooks.log = on_log;
     hooks.violation = on_violation;
     hooks.halt = on_halt;
     hosted_set_hooks(&hooks);
     memset(workers, 0, sizeof workers);
-    failures = bugs = 0;
+    failures = 0;
     violation[0] = '\0';
 }
 
@@ -237,8 +231,8 @@ static void end(void)
         mailbox[i] = NULL;
     }
     kheap_drain(heap, KHEAP_ALL_SLOTS);
-    if (counted(&failures) != 0 || counted(&bugs) != 0)
-        fail_msg("%u failures, %u reports; violation: \"%s\"", counted(&failures), counted(&bugs),
+    if (counted(&failures) != 0 || bugs_counted() != 0)
+        fail_msg("%u failures, %u reports; violation: \"%s\"", counted(&failures), bugs_counted(),
                  violation);
     assert_int_equal(kheap_stats(heap).used_blocks, 0);
     assert_true(kheap_verify(heap));
@@ -305,10 +299,10 @@ static void free_the_same(size_t threads, enum kheap_level level)
         assert_non_null(shared[i] = kheap_alloc(heap, 16 + i * 8));
     threads_run(threads, free_the_same_body);
     kheap_drain(heap, KHEAP_ALL_SLOTS);
-    if (counted(&bugs) != SHARED * (threads - 1) || kheap_stats(heap).used_blocks != 0)
+    if (bugs_counted() != SHARED * (threads - 1) || kheap_stats(heap).used_blocks != 0)
         fail_msg("%zu CPUs, level %d: %u reports, not %zu; %lu blocks are left", threads, level,
-                 counted(&bugs), SHARED * (threads - 1), kheap_stats(heap).used_blocks);
-    bugs = 0;
+                 bugs_counted(), SHARED * (threads - 1), kheap_stats(heap).used_blocks);
+    bugs_count_begin();
     end();
 }
 

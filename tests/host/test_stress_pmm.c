@@ -42,7 +42,7 @@ static struct machine machine;
 static struct worker workers[THREADS_MAX];
 static struct item *mailbox[MAILBOXES];
 static size_t threads_now;
-static unsigned failures, bugs, largest;
+static unsigned failures, largest;
 
 #define BAD_END   MM_MIB(16) /* only frames below it are retired */
 #define BAD_CALLS 400u
@@ -50,12 +50,6 @@ static unsigned failures, bugs, largest;
 static pthread_mutex_t bad_mutex = PTHREAD_MUTEX_INITIALIZER;
 static bool with_bad_ram, was_reserved[BAD_END / FRAME_SIZE];
 static uint32_t retirings, retired_in[BAD_END / FRAME_SIZE]; /* 0: not retired */
-
-static void on_bug(const char *line)
-{
-    (void)line;
-    count(&bugs);
-}
 
 /* ---- Stamps: the first word of every frame of an item ---- */
 
@@ -344,7 +338,6 @@ static void take_all(const struct pmm_stats *before)
 static void run(const struct boot_range *list, size_t ranges, size_t threads,
                 const struct pmm_config *config)
 {
-    struct hosted_hooks hooks = *support_hooks();
     struct pmm_stats before;
     const struct threads_work work = {
         .rounds = 4,
@@ -358,11 +351,10 @@ static void run(const struct boot_range *list, size_t ranges, size_t threads,
 
     machine_set_up_config(&machine, list, ranges, config);
     before = pmm_stats(&machine.pmm);
-    hooks.bug = on_bug;
-    hosted_set_hooks(&hooks);
+    bugs_count_begin();
     memset(workers, 0, sizeof workers);
     threads_now = threads;
-    failures = bugs = 0;
+    failures = 0;
     retirings = 0;
     memset(retired_in, 0, sizeof retired_in);
     for (paddr_t frame = 0; frame < BAD_END; frame += FRAME_SIZE)
@@ -378,7 +370,7 @@ static void run(const struct boot_range *list, size_t ranges, size_t threads,
         mailbox[i] = NULL;
     }
     assert_int_equal(counted(&failures), 0);
-    assert_int_equal(counted(&bugs), 0);
+    assert_int_equal(bugs_counted(), 0);
     take_all(&before);
 }
 
