@@ -36,11 +36,13 @@ struct kheap_cache heap_absent_cache = {
 
 /* ---- making ---- */
 
+#define CAPACITY_MOST 64u
+
 /* Blocks that a magazine holds: about 8 KiB of them. */
 static uint32_t capacity_of(const struct kheap *heap, unsigned size_class)
 {
     size_t bytes = kheap_class_bytes(size_class);
-    uint32_t most = bytes <= 128    ? 64
+    uint32_t most = bytes <= 128    ? CAPACITY_MOST
                     : bytes <= 512  ? 32
                     : bytes <= 2048 ? 16
                     : bytes <= 8192 ? 8
@@ -210,12 +212,19 @@ static void add_entry_locked(struct kheap_magazine *magazine, struct kheap_entry
     __atomic_store_n(&magazine->magazine.bottom, at + 1, __ATOMIC_RELEASE);
 }
 
-/* A block out of a magazine goes back to its span. */
-static void put_home_locked(struct kheap *heap, struct kheap_entry entry)
+/* Blocks out of a magazine go back to their spans, which are often the same. A span ends with the last
+ * of its blocks, so none of it can follow. */
+static void put_home_locked(struct kheap *heap, const struct kheap_magazine *magazine, int32_t from,
+                            uint32_t count)
 {
-    struct heap_span *span = heap_span_at(heap, entry.block);
+    struct heap_span *span = NULL;
 
-    heap_span_put_locked(heap, span, (unsigned)(entry.state - span->states));
+    for (uint32_t i = 0; i < count; i++) {
+        struct kheap_entry entry = entry_at(magazine, from + (int32_t)i);
+        if (span == NULL || entry.block - span->front.base >= span->bytes)
+            span = heap_span_at(heap, entry.block);
+        heap_span_put_locked(heap, span, (unsigned)(entry.state - span->states));
+    }
 }
 
 static void empty_remote_locked(struct kheap *heap, struct heap_cache *cache, int32_t from,
@@ -237,8 +246,9 @@ static void deliver_own_locked(struct kheap *heap, struct heap_cache *cache,
 
 void heap_remote_add(struct kheap *heap, struct heap_cache *cache, vaddr_t block, uint8_t *state)
 {
-    struct heap_doubles doubles = { 0 };
+    struct heap_doubles doubles;
 
+    doubles.count = 0;
     if (cache != NULL && __atomic_load_n(&cache->remote.magazine.bottom, __ATOMIC_RELAXED) <
                              __atomic_load_n(&cache->remote.magazine.limit, __ATOMIC_RELAXED)) {
         add_entry_locked(&cache->remote, (struct kheap_entry){ block, state });
@@ -281,23 +291,25 @@ static struct heap_span *find_span_locked(struct kheap *heap, struct heap_cache 
 
 static struct kheap_entry take_from_locked(struct kheap *heap, struct heap_span *span)
 {
-    bool zeroed;
-    unsigned index = heap_span_take_locked(heap, span, &zeroed);
+    struct kheap_entry entry = { 0, NULL };
+    unsigned taken = heap_span_take_locked(heap, span, &entry, 1);
 
-    return (struct kheap_entry){ heap_block_address(span, index) | (zeroed ? 1u : 0u),
-                                 &span->states[index] };
+    MM_ASSERT(taken == 1);
+    (void)taken;
+    return entry;
 }
 
 /* Half of the magazine, so that as many frees fit; the lowest address comes out first. */
 static void fill_locked(struct kheap *heap, struct heap_cache *cache, unsigned size_class)
 {
     struct kheap_magazine *magazine = &cache->front.classes[size_class];
-    int32_t count = 0, wanted = magazine->magazine.capacity / 2;
-    struct kheap_entry entries[32];
+    struct heap_link *spans = &cache->partial[size_class];
+    unsigned count = 0, wanted = (unsigned)magazine->magazine.capacity / 2;
+    struct kheap_entry entries[CAPACITY_MOST / 2];
 
-    while (count < wanted && !heap_list_is_empty(&cache->partial[size_class]))
-        entries[count++] = take_from_locked(heap, HEAP_OF(cache->partial[size_class].next,
-                                                          struct heap_span, link));
+    while (count < wanted && !heap_list_is_empty(spans))
+        count += heap_span_take_locked(heap, HEAP_OF(spans->next, struct heap_span, link),
+                                       &entries[count], wanted - count);
     while (count > 0)
         add_entry_locked(magazine, entries[--count]);
 }
@@ -346,9 +358,10 @@ static bool search_class(struct kheap *heap, unsigned slot, unsigned size_class,
                          enum heap_effort effort, struct kheap_entry *out, enum heap_need *need)
 {
     struct heap_cache *cache = heap_cache_here(heap, slot);
-    struct heap_doubles doubles = { 0 };
+    struct heap_doubles doubles;
     uint64_t saved = mm_port_lock(&heap->lock);
 
+    doubles.count = 0;
     if (effort == HEAP_SCARCE)
         heap_caches_drain_locked(heap, KHEAP_ALL_SLOTS, slot, &doubles);
     bool done = refill_locked(heap, cache, size_class, effort, out, need, &doubles) ||
@@ -396,8 +409,7 @@ void heap_keep_locked(struct kheap *heap, struct heap_cache *cache, struct heap_
     uint32_t count = magazine_count_locked(&magazine->magazine);
     uint32_t drop = count >= (uint32_t)magazine->magazine.capacity ? (count + 1) / 2 : 0;
     struct kheap_entry entry = { heap_block_address(span, index), &span->states[index] };
-    for (uint32_t i = 0; i < drop; i++)
-        put_home_locked(heap, entry_at(magazine, from + (int32_t)i));
+    put_home_locked(heap, magazine, from, drop);
     compact_locked(magazine, drop);
     add_entry_locked(magazine, entry);
 }
@@ -412,8 +424,7 @@ static void take_all_locked(struct kheap *heap, struct heap_cache *cache,
     for (unsigned i = 0; i < KHEAP_CLASSES; i++) {
         struct kheap_magazine *magazine = &cache->front.classes[i];
         count = magazine_take_end_locked(&magazine->magazine, &from);
-        for (uint32_t j = 0; j < count; j++)
-            put_home_locked(heap, entry_at(magazine, from + (int32_t)j));
+        put_home_locked(heap, magazine, from, count);
     }
     count = magazine_take_end_locked(&cache->remote.magazine, &from);
     empty_remote_locked(heap, cache, from, count, doubles);
@@ -499,9 +510,10 @@ void heap_caches_drain_locked(struct kheap *heap, unsigned slot, unsigned own_sl
 
 void heap_caches_drain(struct kheap *heap, unsigned slot, unsigned own_slot)
 {
-    struct heap_doubles doubles = { 0 };
+    struct heap_doubles doubles;
     uint64_t saved = mm_port_lock(&heap->lock);
 
+    doubles.count = 0;
     heap_caches_drain_locked(heap, slot, own_slot, &doubles);
     mm_port_unlock(&heap->lock, saved);
     heap_doubles_report(heap, &doubles);
@@ -510,9 +522,10 @@ void heap_caches_drain(struct kheap *heap, unsigned slot, unsigned own_slot)
 
 void heap_caches_switch(struct kheap *heap, bool off)
 {
-    struct heap_doubles doubles = { 0 };
+    struct heap_doubles doubles;
     uint64_t saved = mm_port_lock(&heap->lock);
 
+    doubles.count = 0;
     __atomic_store_n(&heap->off, off, __ATOMIC_RELAXED);
     for (unsigned i = 0; i < MM_PORT_SLOTS; i++) {
         struct heap_cache *cache = heap_cache_at(heap, i);

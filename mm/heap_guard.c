@@ -228,9 +228,10 @@ static struct heap_span *search_class(struct kheap *heap, unsigned size_class, u
                                       enum heap_effort effort, struct heap_record **records,
                                       enum heap_need *need, unsigned *index, bool *dirty)
 {
-    struct heap_doubles doubles = { 0 };
+    struct heap_doubles doubles;
     uint64_t saved = mm_port_lock(&heap->lock);
 
+    doubles.count = 0;
     if (effort == HEAP_SCARCE)
         heap_caches_drain_locked(heap, KHEAP_ALL_SLOTS, mm_port_cpu_slot(), &doubles);
     struct heap_span *span = find_span_locked(heap, size_class, guards);

@@ -291,9 +291,10 @@ unsigned heap_span_bytes_of(unsigned size_class); /* of a new span */
 struct heap_span *heap_span_new_locked(struct kheap *heap, unsigned size_class,
                                        enum heap_effort effort, enum heap_need *need);
 void heap_span_end_locked(struct kheap *heap, struct heap_span *span);
-/* Takes a block out of the span, which has one.
- *   Returns:  its number; *zeroed: it holds zeroes. */
-unsigned heap_span_take_locked(struct kheap *heap, struct heap_span *span, bool *zeroed);
+/* Takes up to `wanted` blocks out of the span, the lowest first.
+ *   Returns:  how many it had. */
+unsigned heap_span_take_locked(struct kheap *heap, struct heap_span *span,
+                               struct kheap_entry *entries, unsigned wanted);
 /* Puts a block, KHEAP_BYTE_FREE, back into its span. */
 void heap_span_put_locked(struct kheap *heap, struct heap_span *span, unsigned index);
 /* Puts the span where spans of its owner and fill belong. */

@@ -191,21 +191,32 @@ void heap_span_end_locked(struct kheap *heap, struct heap_span *span)
     heap_span_memory_give_locked(heap, span);
 }
 
-unsigned heap_span_take_locked(struct kheap *heap, struct heap_span *span, bool *zeroed)
+unsigned heap_span_take_locked(struct kheap *heap, struct heap_span *span,
+                               struct kheap_entry *entries, unsigned wanted)
 {
-    unsigned word = 0;
+    unsigned taken = 0, index = 0;
 
-    while (span->free[word] == 0)
-        word++;
-    unsigned index = word * BITS_PER_WORD + bits_lowest(span->free[word]);
-    span->free[word] &= span->free[word] - 1;
-    *zeroed = span->fresh && index >= span->fresh_from;
+    for (unsigned word = 0; word < HEAP_FREE_WORDS && taken < wanted; word++) {
+        uint64_t bits = span->free[word];
+        for (; bits != 0 && taken < wanted; bits &= bits - 1) {
+            index = word * BITS_PER_WORD + bits_lowest(bits);
+            bool zeroed = span->fresh && index >= span->fresh_from;
+            entries[taken++] = (struct kheap_entry){
+                heap_block_address(span, index) | (zeroed ? 1u : 0u),
+                &span->states[index],
+            };
+        }
+        span->free[word] = bits;
+    }
+    if (taken == 0)
+        return 0;
     if (index >= span->fresh_from)
         span->fresh_from = (uint16_t)(index + 1);
-    heap->out[span->front.size_class]++;
-    if (--span->free_count == 0)
+    heap->out[span->front.size_class] += taken;
+    span->free_count = (uint16_t)(span->free_count - taken);
+    if (span->free_count == 0)
         heap_span_file_locked(heap, span);
-    return index;
+    return taken;
 }
 
 /* A span that has all of its blocks ends, unless it is the only one of its owner with any: the owner

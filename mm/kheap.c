@@ -88,10 +88,11 @@ MM_COLD static void report_exhausted(struct kheap *heap, size_t bytes, const cha
 static struct heap_span *search_chunks(struct kheap *heap, uint64_t bytes, uint64_t align_bytes,
                                        enum heap_effort effort, enum heap_need *need, bool *zeroed)
 {
-    struct heap_doubles doubles = { 0 };
+    struct heap_doubles doubles;
     struct heap_span *span = NULL;
     uint64_t saved = mm_port_lock(&heap->lock);
 
+    doubles.count = 0;
     if (effort == HEAP_SCARCE)
         heap_caches_drain_locked(heap, KHEAP_ALL_SLOTS, mm_port_cpu_slot(), &doubles);
     uint64_t offset = heap_run_take_locked(heap, bytes, align_bytes, effort, zeroed);
