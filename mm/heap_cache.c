@@ -38,13 +38,14 @@ struct kheap_cache heap_absent_cache = {
 
 #define CAPACITY_MOST 64u
 
-/* Blocks that a magazine holds: about 8 KiB of them. */
+/* Blocks that a magazine holds: enough that a program which takes some dozens of a size and frees them
+ * again seldom needs the lock; at most 64 KiB of them. */
 static uint32_t capacity_of(const struct kheap *heap, unsigned size_class)
 {
     size_t bytes = kheap_class_bytes(size_class);
-    uint32_t most = bytes <= 128    ? CAPACITY_MOST
-                    : bytes <= 512  ? 32
-                    : bytes <= 2048 ? 16
+    uint32_t most = bytes <= 1024   ? CAPACITY_MOST
+                    : bytes <= 2048 ? 32
+                    : bytes <= 4096 ? 16
                     : bytes <= 8192 ? 8
                                     : 4;
 
