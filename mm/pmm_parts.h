@@ -335,6 +335,10 @@ bool side_ensure_all_locked(struct pmm *pmm, uint64_t count, struct pmm_bugs *bu
 /* True if each side is in the tree or in the chain, as the counters say, and enough are kept. */
 bool side_are_consistent(const struct pmm_core *core);
 
+/* True if sides lie in the frames [from, to), the first ones aside. */
+bool side_lies_in(const struct pmm_core *core, const struct pmm_range *range, uint64_t from,
+                  uint64_t to);
+
 /* Moves the sides that lie in the frames [from, to) elsewhere, and retires what they leave; false if no
  * other frame is free: some may have moved. */
 bool side_leave_locked(struct pmm *pmm, struct pmm_range *range, uint64_t from, uint64_t to);

@@ -55,6 +55,27 @@ static bool can_be_released(const struct pmm *pmm, uint64_t from, uint64_t to)
     return any;
 }
 
+static bool meets(const void *thing, const void *thing_end, uintptr_t base, uintptr_t end)
+{
+    return (uintptr_t)thing < end && (uintptr_t)thing_end > base;
+}
+
+/* True if something that the pmm keeps itself lies in the frames: metadata, caches, sides. */
+static bool holds_own(const struct pmm *pmm, const struct pmm_range *range, uint64_t from,
+                      uint64_t to)
+{
+    const struct pmm_core *core = pmm->core;
+    uintptr_t base = (uintptr_t)frame_content(pmm, address_of(range, from));
+    uintptr_t end = base + (to - from) * FRAME_SIZE;
+
+    if (meets(core, core->sides + core->sides_first, base, end))
+        return true;
+    for (unsigned i = 0; i < core->slots_end; i++)
+        if (pmm->slots[i] != &pmm_absent_slot && meets(pmm->slots[i], pmm->slots[i] + 1, base, end))
+            return true;
+    return side_lies_in(core, range, from, to);
+}
+
 static void release_locked(struct pmm *pmm, struct pmm_range *range, uint64_t from, uint64_t to)
 {
     while (from < to) {
@@ -119,7 +140,7 @@ mm_status_t pmm_release_range(struct pmm *pmm, paddr_t base, paddr_t end)
         return status;
     uint64_t from = id_of(range, base), to = from + (end - base) / FRAME_SIZE;
     uint64_t saved = mm_port_lock(&pmm->lock);
-    if (!can_be_released(pmm, from, to))
+    if (!can_be_released(pmm, from, to) || holds_own(pmm, range, from, to))
         status = MM_NOT_FREE;
     else
         release_locked(pmm, range, from, to);

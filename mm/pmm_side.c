@@ -276,6 +276,17 @@ static struct pmm_side_page **page_inside(struct pmm_core *core, paddr_t base, p
     return NULL;
 }
 
+bool side_lies_in(const struct pmm_core *core, const struct pmm_range *range, uint64_t from,
+                  uint64_t to)
+{
+    paddr_t base = address_of(range, from), end = address_of(range, to);
+
+    for (const struct pmm_side_page *page = core->side_pages; page != NULL; page = page->next)
+        if (virt_to_phys(page) >= base && virt_to_phys(page) < end)
+            return true;
+    return false;
+}
+
 bool side_leave_locked(struct pmm *pmm, struct pmm_range *range, uint64_t from, uint64_t to)
 {
     struct pmm_core *core = pmm->core;

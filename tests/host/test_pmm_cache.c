@@ -846,6 +846,36 @@ static void bookkeeping_that_has_left_bad_ram_is_retired(void **state)
     assert_pmm_sound(pmm);
 }
 
+static void expect_no_release(paddr_t frame)
+{
+    assert_status(pmm_release_range(pmm, frame, frame + FRAME_SIZE), MM_NOT_FREE);
+    assert_state(frame, PMM_FRAME_RESERVED);
+    assert_pmm_sound(pmm);
+}
+
+/* Reserved frames are whoever's has reserved them, but what the pmm keeps itself it knows. */
+static void what_the_pmm_keeps_is_not_released(void **state)
+{
+    paddr_t frame, metadata;
+    unsigned found = 0;
+
+    (void)state;
+    set_up_cached(MM_MIB(20) + MM_MIB(2) * BLOCKS, 64);
+    metadata = virt_to_phys(machine.metadata);
+    expect_no_release(metadata);
+    expect_no_release(mm_round_down(metadata + pmm_metadata_bytes(&machine.map) - 1, FRAME_SIZE));
+    expect_no_release(virt_to_phys(make_cache_in_the_upper_slot()));
+    for (uint64_t i = 0; i < BLOCKS; i++)
+        assert_ok(pmm_reserve_range(pmm, block_at(i), block_at(i) + FRAME_SIZE));
+    for (frame = block_at(0); frame < block_at(BLOCKS); frame += FRAME_SIZE) {
+        if (mm_is_aligned(frame, MM_MIB(2)) || pmm_frame_state(pmm, frame) != PMM_FRAME_RESERVED)
+            continue;
+        expect_no_release(frame);
+        found++;
+    }
+    assert_true(found > 0);
+}
+
 /* ---- steering ---- */
 
 static unsigned calls;
@@ -1031,6 +1061,7 @@ int main(void)
         TEST(releasing_works_when_nothing_is_free),
         TEST(bookkeeping_leaves_bad_ram),
         TEST(bookkeeping_that_has_left_bad_ram_is_retired),
+        TEST(what_the_pmm_keeps_is_not_released),
         TEST(low_water_calls_once_for_each_fall),
         TEST(low_water_sees_memory_rise_by_frees_alone),
         TEST(injected_failures_come_when_asked_for),

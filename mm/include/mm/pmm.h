@@ -171,8 +171,9 @@ void pmm_free_contiguous(struct pmm *pmm, paddr_t first, uint64_t count_frames);
  *   Context:    as pmm_alloc_frame, here and for pmm_retire_range.
  *   On failure: MM_NOT_ALIGNED; MM_INVALID_ADDRESS (not RAM of this pmm, empty, or a release of
  *               frame 0); MM_NOT_FREE (reserve: one is used or reserved already; release: one is not
- *               reserved); MM_OUT_OF_MEMORY (reserve: no other frame is free, in no cache either, and
- *               one is needed for bookkeeping). Nothing changed. */
+ *               reserved, or holds what the pmm keeps itself); MM_OUT_OF_MEMORY (reserve: no other
+ *               frame is free, in no cache either, and one is needed for bookkeeping). Nothing
+ *               changed. */
 MM_MUST_USE mm_status_t pmm_reserve_range(struct pmm *pmm, paddr_t base, paddr_t end);
 MM_MUST_USE mm_status_t pmm_release_range(struct pmm *pmm, paddr_t base, paddr_t end);
 
