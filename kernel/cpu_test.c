@@ -10,6 +10,7 @@
  *   barrier-left-out       the same without the call: stores are missed where CPUs run at the same time,
  *                          so this one fails there
  *   demand                 pages that are mapped when they are touched (cpu_test_demand.c)
+ *   leaks                  what is alive since a mark, by call site (cpu_test_leaks.c)
  *   misuse                 every wrong use of heap and frames is reported (cpu_test_misuse.c)
  *   idle                   CPUs without work clear frames, and stop when they are told to
  *   nested-interrupts      a call inside a timer handler inside a thread, on each CPU: each in a
@@ -392,6 +393,7 @@ static const struct {
     { "barrier-left-out", cpu_test_barrier_left_out,
       "found every store of each other although nobody asked for it: they take turns" },
     { "demand", cpu_test_demand, "touched pages that came when they were touched" },
+    { "leaks", cpu_test_leaks, "kept blocks that were listed until they were freed" },
     { "misuse", cpu_test_misuse, "misused heap and frames, and every wrong call was reported" },
     { "idle", cpu_test_idle, "had frames cleared while they had no work" },
     { "nested-interrupts", cpu_test_nested, "allocated at levels 0, 1 and 2, each in its slot" },

@@ -75,6 +75,7 @@ mm_status_t heap_memory_create(const struct heap_memory_config *config, struct k
     heap->first = (uintptr_t)config->first;
     heap->space = config->space;
     heap->source = config->source;
+    heap->find_symbol = config->find_symbol;
     heap->small = config->first_bytes < MM_MIB(4);
     heap->random = mm_port_time_ns() ^ 0x9e3779b97f4a7c15u;
     heap->bump = (uint8_t *)heap + mm_round_up(sizeof(*heap), 64);

@@ -95,7 +95,7 @@ const char *heap_guard_check(const struct heap_span *span, unsigned index, vaddr
 
     if ((span->guards & HEAP_GUARD_FULL) == 0)
         return NULL;
-    if (state == KHEAP_BYTE_ALLOCATED || state == KHEAP_BYTE_ALIGNED)
+    if (heap_state_is_used(state))
         return check_zones(span, index, at);
     if (state == KHEAP_BYTE_QUARANTINE)
         return check_zeroes(span, index, at);
@@ -382,8 +382,7 @@ bool heap_guard_is_block(const struct heap_span *span, unsigned index, vaddr_t a
 {
     uint8_t state = __atomic_load_n(&span->states[index], __ATOMIC_ACQUIRE);
 
-    return (state == KHEAP_BYTE_ALLOCATED || state == KHEAP_BYTE_ALIGNED) &&
-           address == caller_start(span, index);
+    return heap_state_is_used(state) && address == caller_start(span, index);
 }
 
 /* The block goes back to its span, or its run ends. */
@@ -450,7 +449,7 @@ static uint8_t claim(struct kheap *heap, struct heap_span *span, unsigned index,
 {
     uint64_t saved = mm_port_lock(&heap->lock);
     uint8_t state = __atomic_load_n(&span->states[index], __ATOMIC_RELAXED);
-    bool right = state == KHEAP_BYTE_ALLOCATED || state == KHEAP_BYTE_ALIGNED;
+    bool right = heap_state_is_used(state);
 
     if (right) {
         __atomic_store_n(&span->records[index].free_site, site, __ATOMIC_RELAXED);

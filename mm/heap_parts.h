@@ -13,7 +13,7 @@
  * Files, each using those before it: buddy.c; heap_memory.h (heap_state.c, heap_chunk.c, heap_source.c,
  * heap_memory.c: growth, heap_large.c, heap_create.c); heap_span.c (runs of pages cut into blocks),
  * heap_cache.c (caches, remote frees, draining), heap_guard.c (the full level), heap_fault.c,
- * heap_report.c, kheap.c (the calls). */
+ * heap_sites.c (call sites, leaks), heap_report.c, kheap.c (the calls). */
 #ifndef MM_HEAP_PARTS_H
 #define MM_HEAP_PARTS_H
 
@@ -165,11 +165,12 @@ struct kheap {
     struct mm_port_lock lock;
     struct address_space *space; /* constant; NULL: the heap lies in the HHDM */
     struct heap_source source;   /* constant */
-    bool small;                  /* constant: little memory, small caches and small steps */
-    bool off;                    /* the caches are switched off: every call goes the slow way */
-    uint8_t guards;              /* HEAP_GUARD_* of new blocks */
-    vaddr_t first;               /* the first memory, beginning with this struct */
-    uint64_t state_bytes;        /* in region_bytes: the heap's own, and what is kept for that */
+    bool (*find_symbol)(vaddr_t address, struct boot_symbol *out); /* constant; NULL: no names */
+    bool small;           /* constant: little memory, small caches and small steps */
+    bool off;             /* the caches are switched off: every call goes the slow way */
+    uint8_t guards;       /* HEAP_GUARD_* of new blocks */
+    vaddr_t first;        /* the first memory, beginning with this struct */
+    uint64_t state_bytes; /* in region_bytes: the heap's own, and what is kept for that */
     uint64_t region_bytes;
     uint64_t frames;
     uint64_t failed;
@@ -219,6 +220,7 @@ struct heap_memory_config {
     uint64_t bytes;
     struct address_space *space;
     struct heap_source source;
+    bool (*find_symbol)(vaddr_t address, struct boot_symbol *out);
 };
 
 MM_MUST_USE mm_status_t heap_memory_create(const struct heap_memory_config *config,
@@ -382,6 +384,11 @@ bool heap_run_free(struct kheap *heap, struct heap_span *span);
 
 /* ---- heap_report.c ---- */
 
+static inline bool heap_state_is_used(uint8_t state)
+{
+    return state == KHEAP_BYTE_ALLOCATED || state == KHEAP_BYTE_ALIGNED;
+}
+
 /* Reports a call of `what` with an address that is no allocated block's first byte. */
 void heap_report_wrong(struct kheap *heap, const char *what, const void *address);
 /* Reports that a block was freed by two CPUs. */
@@ -389,5 +396,11 @@ void heap_report_twice(struct kheap *heap, vaddr_t block);
 /* Reports a write that a guard has found. */
 void heap_report_write(struct kheap *heap, const char *what, const struct heap_span *span,
                        unsigned index, vaddr_t at);
+
+/* ---- heap_sites.c ---- */
+
+/* "0x... (name + 0x42)", without the name where the heap has none.
+ *   Returns:  as mm_format(). */
+size_t heap_site_format(const struct kheap *heap, vaddr_t site, char *text, size_t bytes);
 
 #endif

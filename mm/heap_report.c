@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* What the heap says about itself: reports of wrong calls, looking an address up, counters, the full
- * check, and what is alive since a mark.
+ * check.
  *
  *      address -> chunk -> span -> block: state, neighbours, at the full level who asked for it
  *
@@ -20,11 +20,6 @@ struct finding {
     vaddr_t start; /* the caller's first byte, where that is known */
     uint64_t bytes;
 };
-
-static bool is_used(uint8_t state)
-{
-    return state == KHEAP_BYTE_ALLOCATED || state == KHEAP_BYTE_ALIGNED;
-}
 
 static struct finding finding_of(const struct heap_span *span, unsigned index)
 {
@@ -85,7 +80,9 @@ bool kheap_peek(const struct kheap *heap, vaddr_t address, struct kheap_peek *ou
     struct finding found = find(heap, address);
     if (found.span != NULL) {
         bool inside = address >= found.start && address - found.start < found.bytes;
-        out->what = !is_used(found.state) ? KHEAP_FREE : inside ? KHEAP_USED : KHEAP_GUARD;
+        out->what = !heap_state_is_used(found.state) ? KHEAP_FREE
+                    : inside                         ? KHEAP_USED
+                                                     : KHEAP_GUARD;
         out->start = found.start;
         out->bytes = heap_span_room(found.span);
         out->asked = found.bytes;
@@ -110,7 +107,7 @@ bool kheap_peek(const struct kheap *heap, vaddr_t address, struct kheap_peek *ou
 
 /* ---- reports ---- */
 
-#define TEXT_BYTES 128
+#define TEXT_BYTES 256
 
 static size_t add_text(char *text, size_t at, const char *format, ...) MM_PRINTF(3, 4);
 static size_t add_text(char *text, size_t at, const char *format, ...)
@@ -127,11 +124,21 @@ static const char *neighbour(const struct heap_span *span, unsigned index, bool 
 {
     if (!exists)
         return "none";
-    return is_used(__atomic_load_n(&span->states[index], __ATOMIC_RELAXED)) ? "used" : "free";
+    return heap_state_is_used(__atomic_load_n(&span->states[index], __ATOMIC_RELAXED)) ? "used"
+                                                                                       : "free";
 }
 
-/* "; neighbours: used, free; allocated by 0x..., freed by 0x..." */
-static void describe(const struct finding *found, char *text)
+static size_t add_site(const struct kheap *heap, char *text, size_t at, const char *what,
+                       vaddr_t site)
+{
+    if (site == 0)
+        return at;
+    at = add_text(text, at, "%s", what);
+    return at < TEXT_BYTES ? at + heap_site_format(heap, site, text + at, TEXT_BYTES - at) : at;
+}
+
+/* "; neighbours: used, free; allocated by 0x..., freed by 0x...", the sites with their names. */
+static void describe(const struct kheap *heap, const struct finding *found, char *text)
 {
     const struct heap_span *span = found->span;
     size_t at = add_text(text, 0, "; neighbours: %s, %s",
@@ -143,10 +150,8 @@ static void describe(const struct finding *found, char *text)
     const struct heap_record *record = &span->records[found->index];
     vaddr_t alloc_site = __atomic_load_n(&record->alloc_site, __ATOMIC_RELAXED);
     vaddr_t free_site = __atomic_load_n(&record->free_site, __ATOMIC_RELAXED);
-    if (alloc_site != 0)
-        at = add_text(text, at, "; allocated by 0x%lx", alloc_site);
-    if (free_site != 0)
-        at = add_text(text, at, ", freed by 0x%lx", free_site);
+    at = add_site(heap, text, at, "; allocated by ", alloc_site);
+    (void)add_site(heap, text, at, ", freed by ", free_site);
 }
 
 static bool is_free_memory(struct kheap *heap, vaddr_t address)
@@ -172,8 +177,8 @@ void heap_report_wrong(struct kheap *heap, const char *what, const void *address
             mm_bug("%s of 0x%lx, which is outside the heap's blocks", what, at);
         return;
     }
-    describe(&found, text);
-    if (!is_used(found.state))
+    describe(heap, &found, text);
+    if (!heap_state_is_used(found.state))
         mm_bug("%s of 0x%lx, which is %s (a block of %lu bytes at 0x%lx): double free?%s", what, at,
                state_name(found.state), found.bytes, found.start, text);
     else if (at >= found.start)
@@ -191,7 +196,7 @@ void heap_report_twice(struct kheap *heap, vaddr_t block)
     char text[TEXT_BYTES] = "";
 
     if (found.span != NULL)
-        describe(&found, text);
+        describe(heap, &found, text);
     mm_bug("kfree of 0x%lx, which is free: double free by two CPUs (a block of %lu bytes)%s", block,
            found.bytes, text);
 }
@@ -202,8 +207,7 @@ void heap_report_write(struct kheap *heap, const char *what, const struct heap_s
     struct finding found = finding_of(span, index);
     char text[TEXT_BYTES] = "";
 
-    (void)heap;
-    describe(&found, text);
+    describe(heap, &found, text);
     mm_bug("%s the block of %lu bytes at 0x%lx: byte %ld of it, 0x%lx, is 0x%x%s", what,
            found.bytes, found.start, (int64_t)(at - found.start), at, *(const uint8_t *)at, text);
 }
@@ -370,105 +374,4 @@ bool kheap_verify(struct kheap *heap)
     if (!right)
         mm_error("heap: %s (at 0x%lx)", fault.what, fault.at);
     return right;
-}
-
-/* ---- leaks ---- */
-
-#define SITES_MAX 64u
-
-struct sites {
-    unsigned count;
-    uint64_t blocks, other_blocks, other_bytes;
-    struct {
-        vaddr_t site;
-        uint64_t blocks, bytes;
-    } of[SITES_MAX];
-};
-
-uint64_t kheap_mark(struct kheap *heap)
-{
-    uint64_t saved = mm_port_lock(&heap->lock);
-    uint64_t mark = heap->serial;
-
-    mm_port_unlock(&heap->lock, saved);
-    return mark;
-}
-
-static void add_site(struct sites *sites, const struct heap_record *record)
-{
-    unsigned i = 0;
-
-    sites->blocks++;
-    while (i < sites->count && sites->of[i].site != record->alloc_site)
-        i++;
-    if (i == SITES_MAX) {
-        sites->other_blocks++;
-        sites->other_bytes += record->asked;
-        return;
-    }
-    if (i == sites->count) {
-        sites->of[i].site = record->alloc_site;
-        sites->of[i].blocks = sites->of[i].bytes = 0;
-        sites->count++;
-    }
-    sites->of[i].blocks++;
-    sites->of[i].bytes += record->asked;
-}
-
-static void add_span(struct sites *sites, const struct heap_span *span, uint64_t mark)
-{
-    for (unsigned i = 0; i < span->front.blocks; i++)
-        if (is_used(span->states[i]) && span->records[i].serial > mark)
-            add_site(sites, &span->records[i]);
-}
-
-static void add_chunk(const struct kheap *heap, struct sites *sites, const struct heap_chunk *chunk,
-                      uint64_t mark)
-{
-    for (unsigned page = 0; page < KHEAP_CHUNK_PAGES; page++) {
-        const struct heap_span *span = heap_span_of(chunk->front.pages[page]);
-        if (span != NULL && span != heap->state_span && span->guards != 0 &&
-            chunk->offset + page * PAGE_SIZE == span->run)
-            add_span(sites, span, mark);
-    }
-}
-
-static void collect(struct kheap *heap, struct sites *sites, uint64_t mark)
-{
-    uint64_t saved = mm_port_lock(&heap->lock);
-
-    for (unsigned list = 0; list < HEAP_CHUNK_LISTS; list++) {
-        const struct heap_link *head = &heap->chunks[list];
-        for (const struct heap_link *link = head->next; link != head; link = link->next)
-            add_chunk(heap, sites, HEAP_OF(link, struct heap_chunk, link), mark);
-    }
-    mm_port_unlock(&heap->lock, saved);
-}
-
-/* The site with the most bytes is logged and taken out. */
-static void log_largest(struct sites *sites)
-{
-    unsigned largest = 0;
-
-    for (unsigned i = 1; i < sites->count; i++)
-        if (sites->of[i].bytes > sites->of[largest].bytes)
-            largest = i;
-    mm_info("leak: %lu blocks, %lu bytes allocated by 0x%lx", sites->of[largest].blocks,
-            sites->of[largest].bytes, sites->of[largest].site);
-    sites->of[largest] = sites->of[--sites->count];
-}
-
-uint64_t kheap_report_since(struct kheap *heap, uint64_t mark)
-{
-    struct sites sites = { .count = 0 };
-
-    if (heap->guards == 0)
-        mm_info("leaks: call sites are not recorded (mm.harden=full or mm.leaks=on)");
-    collect(heap, &sites, mark);
-    while (sites.count > 0)
-        log_largest(&sites);
-    if (sites.other_blocks > 0)
-        mm_info("leak: %lu blocks, %lu bytes allocated elsewhere", sites.other_blocks,
-                sites.other_bytes);
-    return sites.blocks;
 }

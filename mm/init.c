@@ -301,7 +301,9 @@ static void heap_gives_back(void *heap)
 
 static void start_heap(struct mm *mm)
 {
-    struct kheap_config config = { .first_bytes = first_heap_bytes(mm), .pmm = &mm->pmm };
+    struct kheap_config config = { .first_bytes = first_heap_bytes(mm),
+                                   .pmm = &mm->pmm,
+                                   .find_symbol = mm->boot.find_symbol };
     mm_status_t status =
         mm->boot.paging_is_foreign ? heap_in_hhdm(mm, &config) : heap_in_window(mm, &config);
 

@@ -58,6 +58,7 @@ mm_status_t kheap_create(const struct kheap_config *config, struct kheap **out)
         .first_is_zero = config->first_is_zero,
         .space = config->space,
         .source = { .pmm = config->pmm, .kvm = config->kvm, .lender = config->lender },
+        .find_symbol = config->find_symbol,
         .base = config->base,
         .bytes = config->bytes,
     };
@@ -332,18 +333,14 @@ void *kheap_alloc_aligned(struct kheap *heap, size_t bytes, size_t align_bytes)
 
 /* ---- freeing ---- */
 
-static bool is_allocated(uint8_t state)
-{
-    return state == KHEAP_BYTE_ALLOCATED || state == KHEAP_BYTE_ALIGNED;
-}
-
 /* ALLOCATED or ALIGNED becomes `to` in one locked step; false if it was neither. */
 static bool claim_state(uint8_t *state, uint8_t to)
 {
     uint8_t found = __atomic_load_n(state, __ATOMIC_RELAXED);
 
-    return is_allocated(found) && __atomic_compare_exchange_n(state, &found, to, false,
-                                                              __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
+    return heap_state_is_used(found) &&
+           __atomic_compare_exchange_n(state, &found, to, false, __ATOMIC_ACQ_REL,
+                                       __ATOMIC_RELAXED);
 }
 
 bool heap_run_free(struct kheap *heap, struct heap_span *span)
@@ -379,7 +376,7 @@ static bool free_in_class(struct kheap *heap, unsigned slot, struct heap_span *s
         heap_remote_add(heap, cache, block, state);
         return true;
     }
-    if (!is_allocated(__atomic_load_n(state, __ATOMIC_RELAXED)))
+    if (!heap_state_is_used(__atomic_load_n(state, __ATOMIC_RELAXED)))
         return false;
     mm_port_memory_freed((void *)block, span->front.block_bytes);
     __atomic_store_n(state, KHEAP_BYTE_FREE, __ATOMIC_RELAXED);
@@ -472,8 +469,9 @@ static struct heap_span *find_block(struct kheap *heap, const void *address, uns
         return NULL;
     if (span->guards != 0)
         return heap_guard_is_block(span, *index, (uintptr_t)address) ? span : NULL;
-    return first && is_allocated(__atomic_load_n(&span->states[*index], __ATOMIC_RELAXED)) ? span
-                                                                                           : NULL;
+    return first && heap_state_is_used(__atomic_load_n(&span->states[*index], __ATOMIC_RELAXED))
+               ? span
+               : NULL;
 }
 
 static size_t room_of(const struct heap_span *span, unsigned index)

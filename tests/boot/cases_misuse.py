@@ -21,13 +21,15 @@ SIZES = {"64 bytes": 64, "4 KB": 4096, "256 KB": 256 << 10, "4 MB": 4 << 20}
 ROW = re.compile(r"\[MM\] ✓ misuse: (.+?)(?:, (\d+ \w+))?, (default|full) level: (\d+) reports")
 
 CALL = r"(kfree|size|krealloc) of 0x[0-9a-f]+, which is "
-SITES = r"; neighbours: \w+, \w+; allocated by 0x[0-9a-f]+.*"  # full level: who asked for it
+SITE = r"0x[0-9a-f]+ \(misuse_\w+(\.\w+)* \+ 0x[0-9a-f]+\)"  # a function of the test
+ALLOCATED_BY = rf"; neighbours: \w+, \w+; allocated by {SITE}"  # full level: who asked for it
+SITES = rf"{ALLOCATED_BY}(, freed by {SITE})?"
 IN_BLOCK = r"(; neighbours: \w+, \w+.*)"
 FREED = {
     "default": CALL + r"(free( \(by another CPU\))? \(a block of \d+ bytes at 0x[0-9a-f]+\): double free\?"
                       rf"{IN_BLOCK}|free \(in no block\): double free\?|outside the heap's blocks)",
     "full": CALL + r"free( \(in quarantine\)| \(by another CPU\)) \(a block of \d+ bytes at 0x[0-9a-f]+\): "
-                   rf"double free\?{SITES}, freed by 0x[0-9a-f]+.*",
+                   rf"double free\?{ALLOCATED_BY}, freed by {SITE}",
 }
 FORGOTTEN = CALL + r"(free \(in no block\): double free\?|outside the heap's blocks)"
 INSIDE = CALL + r"\d+ bytes inside the allocated block of \d+ bytes at 0x[0-9a-f]+"

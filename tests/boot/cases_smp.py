@@ -178,6 +178,32 @@ def cpu_test(view, name, cpus, extra=()):
     check_rest(boot, re.compile(re.escape(line)))
 
 
+LEAK = re.compile(r"\[MM\] leak: (\d+) blocks, (\d+) bytes allocated by 0xffffffff[0-9a-f]{8} "
+                  r"\((\w+) \+ 0x[1-9a-f][0-9a-f]*\)")
+
+
+def leaks(view, cpus, option):
+    """What is alive since a mark, the most bytes first, each call site with its function's name."""
+    boot = view.qemu("64M", f"mello.test=leaks {option}", extra=extra_of(cpus))
+    log = Log(boot)
+    expect(boot.status == 0, f"exit status {boot.status}, not 0")
+    line = log.only(rf"\[MM\] ✓ leaks: {cpus} CPUs .*")[0]
+    found = [LEAK.fullmatch(said) for said in log.lines if said.startswith("[MM] leak")]
+    expect([match and match.groups() for match in found] ==
+           [("1", str(300 << 10), "leaks_large"), (str(3 * cpus), str(300 * cpus), "leaks_small")],
+           f"the list: {[said for said in log.lines if said.startswith('[MM] leak')]}")
+    check_rest(boot, re.compile(re.escape(line) + "|" + LEAK.pattern))
+
+
+def leaks_unrecorded(view):
+    """Without recorded sites the list says so, and the test cannot pass."""
+    boot = view.qemu("64M", "mello.test=leaks", extra=extra_of(2))
+    log = Log(boot)
+    expect(boot.status == 1, f"exit status {boot.status}, not 1")
+    expect(len(log.find(r"\[MM\] leaks: call sites are not recorded .*")) == 2, "it does not say why")
+    log.only(r"\[MM\] ✗ leaks: 0 blocks are alive since the mark, not 7")
+
+
 def shootdown_left_out(view, cpus, extra=()):
     """The same without the interrupt: the other CPUs go on with what they have kept."""
     boot = view.qemu("64M", "mello.test=shootdown-without-ipi", extra=extra_of(cpus, extra))
@@ -298,6 +324,9 @@ add("smp/idle-4", cpu_test, "idle", 4)
 add("smp/demand-2", cpu_test, "demand", 2)
 add("smp/demand-4", cpu_test, "demand", 4)
 add("smp/demand-4-max", cpu_test, "demand", 4, ("-cpu", "max"))
+add("smp/leaks", leaks, 2, "mm.leaks=on")
+add("smp/leaks-full", leaks, 4, "mm.harden=full")
+add("smp/leaks-unrecorded", leaks_unrecorded)
 add("smp/nested-interrupts-2", cpu_test, "nested-interrupts", 2)
 add("smp/nested-interrupts-4-single", cpu_test, "nested-interrupts", 4, SINGLE)
 add("smp/test-unknown", cpu_test_refused, "nonsense", 2, "no such test; known: shootdown ")

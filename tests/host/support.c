@@ -12,7 +12,7 @@
 #include <string.h>
 
 #define LOG_LINES 4096
-#define LOG_WIDTH 320
+#define LOG_WIDTH MM_LOG_LINE_MAX
 
 jmp_buf halt_escape;
 

@@ -6,6 +6,7 @@
 #include "mm/heap_parts.h"
 
 #include <stdlib.h>
+#include <stdio.h>
 #include <string.h>
 
 static struct machine machine;
@@ -947,9 +948,13 @@ static void kheap_report_since_lists_what_is_alive(void **state)
 
 /* ---- Growing ---- */
 
+static bool (*symbols)(vaddr_t address, struct boot_symbol *out); /* of the next heap */
+
 static void growing_set_up(uint64_t ram)
 {
-    struct kheap_config config = { .first_bytes = MM_MIB(1), .bytes = MM_MIB(64) };
+    struct kheap_config config = { .first_bytes = MM_MIB(1),
+                                   .bytes = MM_MIB(64),
+                                   .find_symbol = symbols };
     paddr_t base;
 
     machine_set_up_simple(&machine, ram);
@@ -959,6 +964,61 @@ static void growing_set_up(uint64_t ram)
     config.pmm = &machine.pmm;
     assert_ok(kheap_create(&config, &heap));
     kheap_set_default(heap);
+}
+
+/* Two functions of this kernel have names; each call site is looked up by the byte before it. */
+static vaddr_t named_site;
+
+static bool find_named(vaddr_t address, struct boot_symbol *out)
+{
+    if (address != named_site - 1)
+        return false;
+    *out = (struct boot_symbol){ .name = "leak_here", .begin = named_site - 0x42, .bytes = 0x42 };
+    return true;
+}
+
+static vaddr_t alloc_site_of(const void *block)
+{
+    struct kheap_peek peek;
+
+    assert_true(kheap_peek(heap, (uintptr_t)block, &peek));
+    return peek.alloc_site;
+}
+
+static void kheap_reports_name_call_sites(void **state)
+{
+    char words[100];
+    uint64_t mark;
+    void *blocks[2];
+
+    (void)state;
+    symbols = find_named;
+    growing_set_up(MM_MIB(48));
+    symbols = NULL;
+    kheap_set_level(heap, KHEAP_FULL);
+    mark = kheap_mark(heap);
+    blocks[0] = leak_here();
+    blocks[1] = kheap_alloc(heap, 300);
+    named_site = alloc_site_of(blocks[0]);
+    log_clear();
+    assert_int_equal(kheap_report_since(heap, mark), 2);
+    assert_int_equal(log_lines(), 2);
+    snprintf(words, sizeof words, "leak: 1 blocks, 300 bytes allocated by 0x%lx",
+             alloc_site_of(blocks[1]));
+    log_expect_count(words, 1);
+    log_expect_count(" (", 1); /* one of the sites has a name */
+    snprintf(words, sizeof words, "leak: 1 blocks, 100 bytes allocated by 0x%lx (leak_here + 0x42)",
+             named_site);
+    log_expect_count(words, 1);
+    snprintf(words, sizeof words, "1 bytes inside|; allocated by 0x%lx (leak_here + 0x42)",
+             named_site);
+    EXPECT_BUG(words, kheap_free(heap, (char *)blocks[0] + 1));
+    kheap_free(heap, blocks[0]);
+    snprintf(words, sizeof words, "quarantine|allocated by 0x%lx (leak_here + 0x42), freed by 0x",
+             named_site);
+    EXPECT_BUG(words, kheap_free(heap, blocks[0]));
+    kheap_free(heap, blocks[1]);
+    kheap_set_level(heap, KHEAP_DEFAULT);
 }
 
 static void heap_grows_and_gives_memory_back(void **state)
@@ -1259,6 +1319,7 @@ int main(void)
         TEST(full_wrong_frees_are_reported),
         TEST(blocks_of_both_levels_live_side_by_side),
         TEST(kheap_report_since_lists_what_is_alive),
+        TEST(kheap_reports_name_call_sites),
         TEST(heap_grows_and_gives_memory_back),
         TEST(large_blocks_have_pages_of_their_own),
         TEST(heap_without_frames_gives_null_and_loses_nothing),

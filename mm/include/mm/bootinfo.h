@@ -94,8 +94,8 @@ struct boot_info {
      *   ro_after_init  a part of `data` that kvm_seal() makes read-only */
     struct boot_section init, init_data, ro_after_init;
 
-    /* Finds the function or object that holds an address of the image, for mm_explain(): in any
-     * context, without a lock. NULL: no names. */
+    /* Finds the function or object that holds an address of the image, for mm_explain() and the
+     * heap's reports: in any context, without a lock. NULL: no names. */
     bool (*find_symbol)(vaddr_t address, struct boot_symbol *out);
 
     /* Linear framebuffer; framebuffer_bytes 0 means none. */

@@ -28,6 +28,7 @@ MM_BEGIN_DECLS
 #define KHEAP_ALIGN_MAX MM_GIB(1) /* of kmalloc_aligned */
 
 struct kheap; /* one heap */
+struct boot_symbol;
 
 struct kheap_stats {
     uint64_t region_bytes;       /* memory that the heap holds for blocks, its own state in it */
@@ -62,6 +63,8 @@ struct kheap_config {
     struct pmm *pmm;             /* where frames come from */
     struct kvm *kvm;             /* the heap's window is its; NULL: frames are used in the HHDM */
     const struct boot_lender *lender; /* without kvm: is told of what comes and goes; or NULL */
+    /* Names the call sites in reports, as that of struct boot_info; NULL: no names. */
+    bool (*find_symbol)(vaddr_t address, struct boot_symbol *out);
 };
 
 /*   On failure: MM_INVALID_ARGUMENT (first memory too small), MM_OUT_OF_MEMORY. */
@@ -168,7 +171,8 @@ MM_MUST_USE bool kheap_faults_read(const char *text, size_t bytes, struct kheap_
 uint64_t kheap_mark(struct kheap *heap);
 
 /* Logs what was allocated since the mark and is still alive, one line for each call site, the most bytes
- * first. Needs recorded sites (KHEAP_FULL, or kheap_record_sites); else one line says so.
+ * first: "leak: 3 blocks, 300 bytes allocated by 0x... (name + 0x42)", the name where the heap has names.
+ * Needs recorded sites (KHEAP_FULL, or kheap_record_sites); else one line says so.
  *   Returns:    the number of such blocks. */
 uint64_t kheap_report_since(struct kheap *heap, uint64_t mark);
 

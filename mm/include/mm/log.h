@@ -11,7 +11,7 @@
 
 MM_BEGIN_DECLS
 
-#define MM_LOG_LINE_MAX 256 /* bytes of one line with its end; a longer one is cut */
+#define MM_LOG_LINE_MAX 384 /* bytes of one line with its end; a longer one is cut */
 
 /* Lines above this level are dropped; MM_LOG_INFO at first. */
 extern enum mm_log_level mm_log_level;
