@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cases_broken import build_broken
 from log import HELLO, Log, check_clean, check_success
-from machine import expect
+from machine import BOOT_SECONDS, expect
 from suite import add
 
 SINGLE = ("-accel", "tcg,thread=single")  # all CPUs in one thread: they take turns
@@ -49,7 +49,8 @@ def check_rest(boot, drop):
 # ---- Boots
 
 def boot_cpus(view, cpus, memory="64M", cpu="qemu64", keys="", extra=(), base_revision=3):
-    boot = view.qemu(memory, keys, cpu=cpu, extra=extra_of(cpus, extra))
+    boot = view.qemu(memory, keys, cpu=cpu, seconds=BOOT_SECONDS + 2 * cpus,
+                     extra=extra_of(cpus, extra))
     log = check_success(boot, None, base_revision)
     check_cpus(log, cpus)
 
