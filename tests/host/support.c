@@ -480,3 +480,10 @@ bool is_zero(const void *start, size_t bytes)
 
     return bytes == 0 || (at[0] == 0 && memcmp(at, at + 1, bytes - 1) == 0);
 }
+
+void assert_frame_state(struct pmm *pmm, paddr_t address, enum pmm_frame_state expected)
+{
+    if (pmm_frame_state(pmm, address) != expected)
+        fail_msg("frame 0x%lx is in state %d, expected %d", address,
+                 (int)pmm_frame_state(pmm, address), (int)expected);
+}

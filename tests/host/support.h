@@ -153,6 +153,7 @@ size_t pmm_drain_to(struct pmm *pmm, uint64_t left, paddr_t *taken, size_t taken
 
 void assert_pmm_stats_equal(struct pmm_stats a, struct pmm_stats b);
 void assert_pmm_sound(struct pmm *pmm);
+void assert_frame_state(struct pmm *pmm, paddr_t address, enum pmm_frame_state expected);
 
 bool is_zero(const void *start, size_t bytes);
 
