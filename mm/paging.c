@@ -221,6 +221,7 @@ mm_status_t paging_watch(struct address_space *space, struct paging_window *wind
     if (window->bytes == 0 || window->fill == NULL)
         return MM_INVALID_ARGUMENT;
     if (last < window->base || is_upper_half(window->base) != is_upper_half(last) ||
+        (is_upper_half(last) && space->kernel != NULL) ||
         !paging_is_canonical(window->base, space->levels) ||
         !paging_is_canonical(last, space->levels))
         return MM_INVALID_ADDRESS;

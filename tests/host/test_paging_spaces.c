@@ -447,6 +447,12 @@ static void watch_refuses_bad_windows(void **state)
     assert_status(paging_watch(&kernel, &bad), MM_ALREADY_MAPPED);
     bad.base = V_HIGH + MM_MIB(4);
     assert_ok(paging_watch(&kernel, &bad));
+    /* Faults there are the kernel's: nobody would ever ask a space that shares the half. */
+    make_users();
+    bad = (struct paging_window){ V_HIGH + MM_MIB(8), PAGE_SIZE, fill_page, &fill, NULL };
+    assert_status(paging_watch(&users[0], &bad), MM_INVALID_ADDRESS);
+    bad.base = V_LOW;
+    assert_ok(paging_watch(&users[0], &bad));
 }
 
 /* ---- A table leaves while translate reads ---- */
