@@ -36,8 +36,10 @@ void vrange_init(struct vrange *ranges, vaddr_t base, vaddr_t end);
 bool vrange_has_node(const struct vrange *ranges);
 void vrange_add_page(struct vrange *ranges, void *page);
 
-/* A page without a node in use, taken out; NULL if there is none.
- *   Cost:  one load if there is none. */
+/* A page without a node in use, taken out. One that has become empty stands first in the list until another
+ * page gets a node back; only the first is looked at.
+ *   Returns:  NULL if that has a node in use.
+ *   Cost:     one load then. */
 void *vrange_take_page(struct vrange *ranges);
 
 /* Takes the lowest place for `bytes` with `guard` bytes at each end.
