@@ -62,11 +62,15 @@ static bool frames_pair_table(struct mm *mm, uint64_t count)
 static bool frames_batch(struct mm *mm, uint64_t count)
 {
     for (uint64_t done = 0; done < count; done += BENCH_BATCH) {
-        for (unsigned i = 0; i < BENCH_BATCH; i++)
-            if (pmm_alloc_frame_flags(&mm->pmm, PMM_NOZERO, &bench_batch[i]) != MM_OK)
-                return false;
-        for (unsigned i = 0; i < BENCH_BATCH; i++)
+        unsigned taken = 0;
+
+        while (taken < BENCH_BATCH &&
+               pmm_alloc_frame_flags(&mm->pmm, PMM_NOZERO, &bench_batch[taken]) == MM_OK)
+            taken++;
+        for (unsigned i = 0; i < taken; i++)
             pmm_free_frame(&mm->pmm, bench_batch[i]);
+        if (taken < BENCH_BATCH)
+            return false;
     }
     return true;
 }

@@ -83,13 +83,16 @@ static bool heap_batch_mixed(struct mm *mm, uint64_t count)
 {
     (void)mm;
     for (uint64_t done = 0; done < count; done += BENCH_BLOCKS) {
+        bool all = true;
+
         for (unsigned i = 0; i < BENCH_BLOCKS; i++) {
             bench_blocks[i] = kmalloc_nozero((size_t)16 << i % 9);
-            if (bench_blocks[i] == NULL)
-                return false;
+            all &= bench_blocks[i] != NULL;
         }
         for (unsigned i = 0; i < BENCH_BLOCKS; i++)
             kfree(bench_blocks[i * 57 % BENCH_BLOCKS]); /* odd: each once */
+        if (!all)
+            return false;
     }
     return true;
 }

@@ -16,7 +16,7 @@ struct bench_part {
     const char *name;
     const struct bench_work *works;
     size_t work_count;
-    /* Makes ready what the workloads share, and gives it back; may be NULL. */
+    /* Makes ready what a workload needs, and gives back what it has left; may be NULL. */
     bool (*begin)(struct mm *mm);
     void (*end)(struct mm *mm);
 };

@@ -51,6 +51,27 @@ def ticks(view):
         expect(re.fullmatch(r"\[BENCH\] suite=frames workload=\w+ unit=ticks value=\d+", line), line)
 
 
+def little_memory(view):
+    """What there is no memory for is left out by name, and the boot is a good one."""
+    text = bench(view, "all", "--memory", "6M")
+    lines = re.findall(r"^\[BENCH\] .*$", text, re.M)
+    skipped = [line for line in lines if "skipped" in line]
+    expect(skipped == ["[BENCH] suite=frames workload=pair_2m skipped: too little memory"],
+           f"skipped: {skipped}")
+    found = {(suite, work) for suite, work in re.findall(r"suite=(\w+) workload=(\w+)", text)}
+    expect(len(lines) == len(found) and found == all_workloads(view), f"lines: {lines}")
+
+
+def all_workloads(view):
+    """Of the sources' tables."""
+    found = set()
+    for suite in SUITES:
+        source = (view.tree.root / f"kernel/bench_{suite}.c").read_text()
+        table = re.search(rf"bench_work {suite}_works\[\] = {{(.*?)^}};", source, re.S | re.M)[1]
+        found |= {(suite, work) for work in re.findall(r'{ "(\w+)",', table)}
+    return found
+
+
 def nonsense(view):
     boot = view.mello("run", "--headless", "--cmdline", "mm.bench=nonsense")
     expect(boot.status == 0, f"exit status {boot.status}, not 0")
@@ -79,6 +100,7 @@ def refused(view, *words):
 add("bench/instructions", held)
 add("bench/exact", exact)
 add("bench/ticks", ticks)
+add("bench/little-memory", little_memory)
 add("bench/nonsense", nonsense)
 add("bench/program", program)
 add("bench/icount-needs-headless", refused, "--icount")
