@@ -376,6 +376,17 @@ void *heap_guard_alloc(struct kheap *heap, size_t bytes, size_t align_bytes, boo
     return (void *)block;
 }
 
+/* What was written outside of it is not painted over: the zone behind the old end stays. */
+void heap_guard_shrink(struct heap_span *span, unsigned index, size_t bytes)
+{
+    vaddr_t old = caller_end(span, index);
+
+    if ((span->guards & HEAP_GUARD_FULL) != 0)
+        memset((void *)(caller_start(span, index) + bytes), ZONE_BYTE,
+               old - caller_start(span, index) - bytes);
+    __atomic_store_n(&span->records[index].asked, bytes, __ATOMIC_RELAXED);
+}
+
 /* ---- freeing ---- */
 
 bool heap_guard_is_block(const struct heap_span *span, unsigned index, vaddr_t address)

@@ -358,6 +358,8 @@ void *heap_guard_alloc(struct kheap *heap, size_t bytes, size_t align_bytes, boo
                        vaddr_t site);
 void heap_guard_free(struct kheap *heap, struct heap_span *span, void *address, size_t bytes,
                      vaddr_t site);
+/* The caller's block becomes shorter where it stands. */
+void heap_guard_shrink(struct heap_span *span, unsigned index, size_t bytes);
 /* True if that block is allocated and its caller's first byte is `address`. */
 bool heap_guard_is_block(const struct heap_span *span, unsigned index, vaddr_t address);
 /* Empties the quarantine. */

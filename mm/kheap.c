@@ -517,6 +517,17 @@ static bool fits_in_place(const struct heap_span *span, size_t bytes)
     return bytes <= KHEAP_CLASS_MOST && kheap_class_of(bytes) == span->front.size_class;
 }
 
+/* There is no memory to move a block that gets smaller. From here on it is one of a size that its place
+ * does not tell, as after an allocation with an alignment. */
+static void stay_in_place(struct heap_span *span, unsigned index, void *block, size_t bytes)
+{
+    memset((uint8_t *)block + bytes, 0, room_of(span, index) - bytes);
+    if (span->guards != 0)
+        heap_guard_shrink(span, index, bytes);
+    else
+        __atomic_store_n(&span->states[index], KHEAP_BYTE_ALIGNED, __ATOMIC_RELAXED);
+}
+
 static void *resize(struct kheap *heap, void *block, size_t bytes, vaddr_t site)
 {
     unsigned index;
@@ -540,7 +551,7 @@ static void *resize(struct kheap *heap, void *block, size_t bytes, vaddr_t site)
     uint8_t *moved = align > 16 ? slow_alloc(heap, bytes, align, false, site)
                                 : alloc_front(&heap->front, bytes, false, site);
     if (moved == NULL && bytes <= old) {
-        memset((uint8_t *)block + bytes, 0, old - bytes);
+        stay_in_place(span, index, block, bytes);
         return block;
     }
     if (moved == NULL)

@@ -909,6 +909,34 @@ static void kheap_realloc_to_less_never_fails(void **state)
     assert_all_free();
 }
 
+/* Its owner knows its new size, and may say it. */
+static void kheap_block_made_smaller_in_place_is_freed_with_its_size(void **state)
+{
+    static const enum kheap_level levels[] = { KHEAP_DEFAULT, KHEAP_FULL };
+    static const size_t sizes[] = { 100, 4096, 5000, 70000, 300000 };
+    struct kheap_faults all = { .every = 1 };
+
+    (void)state;
+    heap_set_up(MM_MIB(8));
+    for (size_t i = 0; i < COUNT_OF(sizes) * COUNT_OF(levels); i++) {
+        size_t bytes = sizes[i / COUNT_OF(levels)];
+
+        kheap_set_level(heap, levels[i % COUNT_OF(levels)]);
+        unsigned char *block = kheap_alloc(heap, bytes);
+        memset(block, 0x5a, bytes);
+        kheap_inject(heap, &all);
+        for (; bytes >= 3; bytes /= 3)
+            assert_ptr_equal(kheap_realloc(heap, block, bytes / 3), block);
+        kheap_inject(heap, NULL);
+        assert_int_equal(block[0], 0x5a);
+        assert_true(kheap_verify(heap));
+        kfree_sized(block, bytes);
+        EXPECT_BUG("free", kfree_sized(block, bytes));
+    }
+    kheap_set_level(heap, KHEAP_DEFAULT);
+    assert_all_free();
+}
+
 /* ---- Leaks ---- */
 
 /* One call site, whatever the compiler makes of a loop around it. */
@@ -1287,6 +1315,7 @@ int main(void)
         TEST(kheap_alloc_of_any_size_fits_is_aligned_and_zero),
         TEST(kheap_alloc_aligned_is_aligned),
         TEST(kheap_realloc_to_less_never_fails),
+        TEST(kheap_block_made_smaller_in_place_is_freed_with_its_size),
         TEST(kheap_realloc_keeps_content_and_zeroes_the_rest),
         TEST(kheap_alloc_of_0_bytes_is_null_without_a_line),
         TEST(kheap_alloc_of_too_much_is_null_with_one_line),

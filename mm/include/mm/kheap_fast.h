@@ -33,7 +33,7 @@ MM_BEGIN_DECLS
 enum {
     KHEAP_BYTE_FREE,
     KHEAP_BYTE_ALLOCATED,
-    KHEAP_BYTE_ALIGNED, /* allocated, with an alignment that was asked for */
+    KHEAP_BYTE_ALIGNED, /* allocated, with an alignment that was asked for; or made smaller in place */
     KHEAP_BYTE_REMOTE,
     KHEAP_BYTE_QUARANTINE,
 };
