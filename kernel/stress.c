@@ -34,13 +34,15 @@ struct stress_before {
     struct kvm_stats kvm;
     uint64_t tables; /* of the kernel's address space */
     uint64_t interrupts;
+    uint64_t injected; /* failures of mm.fail= */
 };
 
 static struct stress_cpu *stress_cpus[MM_PORT_MAX_CPUS];
 static struct stress_before stress_before;
 static uint64_t stress_round_end_ms;
-static uint32_t stress_stop;  /* 1: the round is over; atomic */
-static uint32_t stress_error; /* STRESS_NONE, _WRITING, _COMPLETE; atomic */
+static struct stress_holdings stress_failures; /* until the last check; no frames, no blocks */
+static uint32_t stress_stop;                   /* 1: the round is over; atomic */
+static uint32_t stress_error;                  /* STRESS_NONE, _WRITING, _COMPLETE; atomic */
 static char stress_error_text[MM_LOG_LINE_MAX - 32];
 
 struct stress_cpu *stress_cpu(unsigned number)
@@ -173,6 +175,7 @@ static void stress_note_before(void)
     stress_before.heap = kheap_stats(mm->heap);
     stress_before.kvm = kvm_stats(&mm->kvm);
     stress_before.tables = mm->kernel_space.stats.table_frames;
+    stress_before.injected = kheap_injected(mm->heap);
     stress_before.interrupts = 0;
     for (unsigned i = 0; i < smp_cpu_count(); i++)
         stress_before.interrupts += smp_cpu_stats(i).interrupts;
@@ -246,6 +249,17 @@ static void stress_check_reserved(uint64_t reserved)
                     before, caches);
 }
 
+/* Allocations fail on purpose only, and who asked has got no block, or kept one that was to get smaller. */
+static void stress_check_failures(uint64_t all_failed, const struct stress_holdings *held)
+{
+    uint64_t failed = all_failed - stress_before.heap.failed_allocations;
+    uint64_t injected = kheap_injected(mm_kernel()->heap) - stress_before.injected;
+
+    if (failed != injected || held->refused > injected || injected - held->refused > held->stayed)
+        stress_fail("%lu allocations have failed, %lu of them on purpose; %lu gave no block",
+                    failed, injected, held->refused);
+}
+
 /* `held`: what the items, the common pages and the CPUs' data hold. What the heap and the address windows
  * have taken for themselves counts with what they had before. */
 static void stress_check_counters(struct stress_holdings held)
@@ -265,8 +279,7 @@ static void stress_check_counters(struct stress_holdings held)
     stress_check_reserved(frames.reserved_frames);
     stress_compare("kernel blocks", kvm.blocks, stress_before.kvm.blocks);
     stress_compare("heap blocks", heap.used_blocks, stress_before.heap.used_blocks + held.blocks);
-    stress_compare("failed allocations", heap.failed_allocations,
-                   stress_before.heap.failed_allocations);
+    stress_check_failures(heap.failed_allocations, &held);
 }
 
 static void stress_check(void)
@@ -275,6 +288,7 @@ static void stress_check(void)
 
     for (unsigned i = 0; i < smp_cpu_count(); i++)
         stress_check_cpu(stress_cpus[i], &held);
+    stress_failures = (struct stress_holdings){ .refused = held.refused, .stayed = held.stayed };
     if (!pmm_verify(&mm_kernel()->pmm))
         stress_fail("the frames' bitmaps and counters differ");
     if (!kheap_verify(mm_kernel()->heap))
@@ -307,7 +321,7 @@ static void stress_check_end(void)
     struct mm *mm = mm_kernel();
 
     kheap_drain(mm->heap, KHEAP_ALL_SLOTS);
-    stress_check_counters((struct stress_holdings){ 0, 0 });
+    stress_check_counters(stress_failures);
     stress_check_tables(mm);
     stress_compare("bytes of heap blocks in the end", kheap_stats(mm->heap).used_bytes,
                    stress_before.heap.used_bytes);
@@ -350,6 +364,10 @@ static void stress_check_work(void)
 
 static void stress_report(struct stress_sums sums, unsigned rounds)
 {
+    uint64_t injected = kheap_injected(mm_kernel()->heap) - stress_before.injected;
+
+    if (injected > 0)
+        mm_info("Stress: %lu allocations failed on purpose (mm.fail)", injected);
     if (stress_has_failed())
         mm_log_at(MM_LOG_ERROR, "✗ stress: %s", stress_error_text);
     else

@@ -184,6 +184,15 @@ static MM_COLD void stress_fail_for_lack(const struct stress_set *set, const cha
                 stress_context_names[set->context], what);
 }
 
+/* Under mm.fail= blocks fail on purpose: each is counted, and compared with what the heap has counted. */
+static void stress_lack_block(struct stress_set *set, const char *what)
+{
+    if (mm_kernel()->options.fail_bytes != 0)
+        set->refused++;
+    else
+        stress_fail_for_lack(set, what);
+}
+
 /* A frame; one in STRESS_ONE_IN with any content. */
 static bool stress_alloc_frame(struct stress_set *set, struct stress_item *item)
 {
@@ -238,7 +247,7 @@ static bool stress_alloc_block(struct stress_set *set, struct stress_item *item)
     else
         item->memory = kmalloc(item->bytes);
     if (item->memory == NULL)
-        stress_fail_for_lack(set, "block");
+        stress_lack_block(set, "block");
     else if (way == 1 && align <= set->block_bytes_max && (uint64_t)item->memory % align != 0)
         stress_fail("CPU %u: block at 0x%lx is not aligned to %lu", set->cpu,
                     (uint64_t)item->memory, align);
@@ -397,9 +406,12 @@ static void stress_resize(struct stress_set *set)
     resized = item;
     resized.bytes = stress_choose_bytes(set);
     resized.memory = krealloc(item.memory, resized.bytes);
-    if (resized.memory == NULL)
-        stress_fail_for_lack(set, "block to resize into");
-    else if (stress_check_resized(&item, &resized))
+    set->stayed += resized.memory == item.memory;
+    if (resized.memory == NULL) {
+        stress_lack_block(set, "block to resize into");
+        if (stress_verify(item.memory, stress_state(set, &item), item.sequence))
+            stress_keep(set, item); /* as it was */
+    } else if (stress_check_resized(&item, &resized))
         stress_keep(set, resized);
 }
 
@@ -519,6 +531,8 @@ void stress_check_cpu(const struct stress_cpu *cpu, struct stress_holdings *sum)
     for (unsigned context = 0; context < STRESS_CONTEXTS; context++) {
         const struct stress_set *set = &cpu->sets[context];
 
+        sum->refused += set->refused;
+        sum->stayed += set->stayed;
         for (uint32_t i = 0; i < set->count; i++) {
             (void)stress_verify(set->items[i].memory, stress_state(set, &set->items[i]),
                                 set->items[i].sequence);

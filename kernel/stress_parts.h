@@ -37,6 +37,8 @@ struct stress_set {
     uint64_t sequence; /* of the last stamp */
     uint64_t operations;
     uint64_t received; /* items that came from another CPU */
+    uint64_t refused;  /* blocks that mm.fail= let fail */
+    uint64_t stayed; /* blocks that were resized in place, some because mm.fail= let a move fail */
     uint32_t cpu;
     enum stress_context context;
     uint32_t block_bytes_max;
@@ -75,6 +77,7 @@ void stress_set_step(struct stress_set *set);
 struct stress_holdings {
     uint64_t frames;
     uint64_t blocks;
+    uint64_t refused, stayed;
 };
 
 /* Checks the stamp of all that the CPU holds and that waits for it, and adds it to the count.

@@ -147,6 +147,20 @@ def stress_silent(view):
     expect(not log.mm and HELLO in log.lines, f"at level error: {log.mm[:1]}")
 
 
+def stress_with_failures(view, cpus, conditions, extra=()):
+    """Blocks that fail on purpose (mm.fail): one line each, each counted, and nothing else is lost."""
+    boot = view.qemu("64M", f"mm.stress=2 mm.fail={conditions}", extra=extra_of(cpus, extra))
+    log = Log(boot)
+    expect(boot.status == 0, f"exit status {boot.status}, not 0")
+    failed = log.find(r"\[MM\] ERROR: k\w+ of \d+ bytes: failure injected .*")
+    expect(failed and len(failed) == len(log.errors()), f"{len(failed)} of {len(log.errors())} errors")
+    told = log.only(r"\[MM\] Stress: (\d+) allocations failed on purpose \(mm\.fail\)")
+    expect(int(told[1]) == len(failed), f"{told[0]}, {len(failed)} lines")
+    expected = {match[0] for match in [*failed, told]}
+    boot.text = "\n".join(line for line in boot.lines() if line not in expected)
+    check_stress(view, boot, cpus)
+
+
 def stress_sees(view, path):
     """A kernel with one thing broken: the first error, status 1, and nothing after it."""
     pattern = re.search(r"^ \* seen as: (.+) \*/$", path.read_text(), re.M)
@@ -307,6 +321,8 @@ add("smp/stress-2", stress, 2, 3)
 add("smp/stress-4", stress, 4, 4)
 add("smp/stress-4-single", stress, 4, 3, "qemu64", "64M", "pc", "", SINGLE)
 add("smp/stress-2-8M", stress, 2, 2, "qemu64", "8M")
+add("smp/stress-with-failures-1", stress_with_failures, 1, "every:100")
+add("smp/stress-with-failures-4", stress_with_failures, 4, "chance:20,size:64-4096")
 add("smp/stress-silent", stress_silent)
 for _path in sorted(BROKEN.glob("*.c")):
     add(f"smp/stress-sees-{_path.stem}", stress_sees, _path)
