@@ -19,10 +19,12 @@
 #include "kernel/smp.h"
 #include <mm/mm.h>
 
-#define MISUSE_SHARED  40u /* blocks that every CPU frees */
-#define MISUSE_FEW     4u  /* of the large ones */
-#define MISUSE_TOUCHED 4096u
-#define MISUSE_ANY     ((uint64_t)-1) /* the text may name any address */
+#define MISUSE_SHARED     40u /* blocks that every CPU frees */
+#define MISUSE_FEW        4u  /* of the large ones */
+#define MISUSE_TOUCHED    4096u
+#define MISUSE_KEPT_BYTES MM_KIB(64)     /* of each 2 MiB: blocks that stay when all others go */
+#define MISUSE_THIN_BYTES MM_KIB(256)    /* of a block that must be found between them */
+#define MISUSE_ANY        ((uint64_t)-1) /* the text may name any address */
 
 static const size_t misuse_sizes[] = { 64, 4096, 256 * 1024, 4 * 1024 * 1024 };
 
@@ -363,6 +365,29 @@ static void misuse_too_large(void)
     MISUSE_REQUIRE(kmalloc_nozero((size_t)1 << 62) == NULL);
 }
 
+/* Frees the blocks of a list but those at the beginning of each 2 MiB, so that nothing goes back to the
+ * pmm. A block at the full level, which should have pages of its own, is content with others then.
+ *   Returns:    the list of the rest. */
+static void **misuse_thin_out(void **last)
+{
+    void **rest = NULL, **block;
+
+    while (last != NULL) {
+        block = *last;
+        if ((uintptr_t)last % LARGE_PAGE_SIZE < MISUSE_KEPT_BYTES) {
+            *last = rest;
+            rest = last;
+        } else {
+            kfree(last);
+        }
+        last = block;
+    }
+    block = kmalloc_nozero(MISUSE_THIN_BYTES);
+    MISUSE_REQUIRE(block != NULL);
+    kfree(block);
+    return rest;
+}
+
 /* Takes blocks until there are no more, each leading to the one before; two error lines. */
 static void misuse_exhaust(void)
 {
@@ -381,6 +406,8 @@ static void misuse_exhaust(void)
         MISUSE_REQUIRE(krealloc(last, mm_kernel()->map.total_bytes) == NULL);
         MISUSE_REQUIRE(ksize(last) >= bytes);
     }
+    if (bytes < MISUSE_KEPT_BYTES)
+        last = misuse_thin_out(last);
     while (last != NULL) {
         block = *last;
         kfree(last);

@@ -180,15 +180,17 @@ struct heap_span *heap_run_alloc(struct kheap *heap, size_t bytes, size_t align_
 {
     uint64_t run = mm_round_up(bytes, PAGE_SIZE);
     uint64_t align = align_bytes < PAGE_SIZE ? PAGE_SIZE : align_bytes;
-    struct heap_span *span;
+    bool fits =
+        run <= MAX_BLOCK_SIZE && align <= MAX_BLOCK_SIZE && mm_is_aligned(heap->front.base, align);
+    struct heap_span *span = NULL;
 
     if (bytes > heap->front.bytes || run < bytes)
         return NULL;
-    if (run <= MAX_BLOCK_SIZE && align <= MAX_BLOCK_SIZE &&
-        mm_is_aligned(heap->front.base, align) && !heap_guard_wants_pages(heap))
-        span = run_in_chunks(heap, run, align, zeroed);
-    else
+    if (!fits || heap_guard_wants_pages(heap))
         span = run_of_its_own(heap, run, align, zeroed);
+    /* Chunks that hold anything else do not go back: their free pages may be all that is left. */
+    if (span == NULL && fits)
+        span = run_in_chunks(heap, run, align, zeroed);
     if (span == NULL)
         return NULL;
     span->align = align_bytes;
