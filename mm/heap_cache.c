@@ -39,18 +39,17 @@ struct kheap_cache heap_absent_cache = {
 #define CAPACITY_MOST 64u
 
 /* Blocks that a magazine holds: enough that a program which takes some dozens of a size and frees them
- * again seldom needs the lock; at most 64 KiB of them. */
+ * again seldom needs the lock. Large ones keep their place meanwhile: what goes back to the buddy system is
+ * cut anew, and worse each time. */
 static uint32_t capacity_of(const struct kheap *heap, unsigned size_class)
 {
     size_t bytes = kheap_class_bytes(size_class);
-    uint32_t most = bytes <= 1024   ? CAPACITY_MOST
-                    : bytes <= 2048 ? 32
-                    : bytes <= 4096 ? 16
-                    : bytes <= 8192 ? 8
-                                    : 4;
+    uint32_t most = bytes <= 1024         ? CAPACITY_MOST
+                    : bytes <= 2048       ? 32
+                    : bytes <= 4096       ? 16
+                    : bytes <= MM_KIB(16) ? 8
+                                          : 4;
 
-    if (bytes > MM_KIB(32))
-        most = 2;
     return heap->small ? (most + 3) / 4 : most;
 }
 
