@@ -354,8 +354,9 @@ static void second_free_in_a_handler_is_reported_in_the_end(void **state)
     (void)take_and_give(64);
     hosted_interrupt_leave();
     (void)take_and_give(SIZE_MAX);
+    assert_true(bugs_counted() >= 1);
     pmm_drain(pmm);
-    assert_true(bugs_count_end() >= 1);
+    (void)bugs_count_end();
     assert_int_equal(take_and_give(SIZE_MAX), 0);
     pmm_drain(pmm);
     assert_unchanged();
