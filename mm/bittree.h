@@ -12,6 +12,8 @@
 #ifndef MM_BITTREE_H
 #define MM_BITTREE_H
 
+#include "mm/bits.h"
+
 #include <mm/types.h>
 
 #define BITTREE_LEVELS 6u /* 64^6 numbers */
@@ -34,6 +36,12 @@ void bittree_add_range(struct bittree *tree, uint64_t from, uint64_t to);
 
 void bittree_remove(struct bittree *tree, uint64_t number);
 bool bittree_has(const struct bittree *tree, uint64_t number);
+
+/* The same, for a path that must not call. */
+static inline bool bittree_has_inline(const struct bittree *tree, uint64_t number)
+{
+    return bits_test(tree->level[0], number);
+}
 bool bittree_is_empty(const struct bittree *tree);
 
 /* The lowest member; the set is not empty. */

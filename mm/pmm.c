@@ -427,6 +427,8 @@ static enum pmm_frame_state state_to_free(const struct pmm *pmm, const struct pm
         return PMM_FRAME_FREE;
     if (state != PMM_FRAME_USED)
         return state;
+    if (chunk_kind(pmm->core, id_of(range, address) / CHUNK_FRAMES) == CHUNK_FULL)
+        return pmm_block_is_cached(pmm, address) ? PMM_FRAME_FREE : state;
     return (slot != NULL ? slot_holds(slot, address) : pmm_is_cached(pmm, address)) ? PMM_FRAME_FREE
                                                                                     : state;
 }

@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /* Blocks: 2 MiB ones, which are whole chunks and so one bit each, and runs of neighbouring frames.
  *
- *      2 MiB       whole -> FULL and back: no word of the bitmap is read or written
+ *      2 MiB       whole -> FULL and back: no word of the bitmap is read or written; in front of that each
+ *                  slot keeps the last two that it freed, as it keeps frames
  *      contiguous  found by pmm_find.c, then marked; a search that failed is remembered
  *
  * The memory of failed searches: (count, alignment, limit, core->frees then). As long as no frame has
  * become free since, nor a block of page tables open to all, a request that asks for at least as much, aligned at least as strictly, below at
  * most the same limit, must fail too. */
 #include "mm/pmm_parts.h"
+
+#define unlikely(x) __builtin_expect((x), 0)
 
 /* ---- 2 MiB ---- */
 
@@ -31,7 +34,7 @@ static bool take_large_locked(struct pmm *pmm, struct pmm_range **range, uint64_
     return true;
 }
 
-mm_status_t pmm_alloc_large(struct pmm *pmm, unsigned flags, paddr_t *out)
+static MM_COLD mm_status_t alloc_large_slowly(struct pmm *pmm, unsigned flags, paddr_t *out)
 {
     struct pmm_bugs bugs = { 0 };
     struct pmm_range *range = NULL;
@@ -40,7 +43,7 @@ mm_status_t pmm_alloc_large(struct pmm *pmm, unsigned flags, paddr_t *out)
 
     if ((flags & ~PMM_NOZERO) != 0)
         return MM_INVALID_ARGUMENT;
-    if (mm_port_slot() >= MM_PORT_NO_SLOT && pmm_is_forbidden("allocation of a 2 MB block"))
+    if (pmm_is_forbidden("allocation of a 2 MB block"))
         return MM_UNSUPPORTED;
     uint64_t saved = mm_port_lock(&pmm->lock);
     bool found = !pmm_inject_locked(pmm) &&
@@ -62,11 +65,68 @@ mm_status_t pmm_alloc_large(struct pmm *pmm, unsigned flags, paddr_t *out)
     return MM_OK;
 }
 
-void pmm_free_large(struct pmm *pmm, paddr_t block)
+/* A block that was freed here, if there is one: no lock, and it holds what it holds. */
+static inline bool pop_block(const struct pmm *pmm, paddr_t *block)
+{
+    struct pmm_slot *slot = __atomic_load_n(&pmm->slots[mm_port_slot()], __ATOMIC_RELAXED);
+
+    if (unlikely(!magazine_pop(&slot->large, slot->blocks, block)))
+        return false;
+#if MM_MEMORY_HOOKS
+    mm_port_memory_allocated(frame_content(pmm, *block), LARGE_PAGE_SIZE);
+#endif
+    return true;
+}
+
+static __attribute__((noinline)) mm_status_t alloc_large_other(struct pmm *pmm, unsigned flags,
+                                                               paddr_t *out)
+{
+    paddr_t block;
+
+    if (flags != 0 || !pop_block(pmm, &block))
+        return alloc_large_slowly(pmm, flags, out);
+    memset(frame_content(pmm, block), 0, LARGE_PAGE_SIZE);
+    *out = block;
+    return MM_OK;
+}
+
+mm_status_t pmm_alloc_large(struct pmm *pmm, unsigned flags, paddr_t *out)
+{
+    paddr_t block;
+
+    if (flags != PMM_NOZERO)
+        return alloc_large_other(pmm, flags, out);
+    if (unlikely(!pop_block(pmm, &block)))
+        return alloc_large_slowly(pmm, flags, out);
+    *out = block;
+    return MM_OK;
+}
+
+/* Into the cache of this slot, if it has one that is not full. */
+static bool keep_block_locked(struct pmm *pmm, const struct pmm_range *range, uint64_t id,
+                              struct pmm_bugs *bugs)
+{
+    unsigned index = mm_port_cpu_slot();
+
+    if (index >= MM_PORT_SLOTS || pmm->slots[index] == &pmm_absent_slot ||
+        id / CHUNK_FRAMES < pmm->core->block_chunk)
+        return false;
+    struct pmm_slot *slot = slot_get_locked(pmm, index, bugs);
+    if (slot == NULL || slot == &pmm_absent_slot || !magazine_is_on_locked(&slot->large))
+        return false;
+    slot_compact_locked(slot);
+    slot->base = range->base;
+    slot->frames = range->frames;
+    slot->first_id = range_first_id(range);
+    return magazine_push(&slot->large, slot->blocks, address_of(range, id));
+}
+
+static MM_COLD void free_large_slowly(struct pmm *pmm, paddr_t block)
 {
     struct pmm_core *core = pmm->core;
+    struct pmm_bugs bugs = { 0 };
 
-    if (mm_port_slot() >= MM_PORT_NO_SLOT && pmm_is_forbidden("free of a 2 MB block"))
+    if (pmm_is_forbidden("free of a 2 MB block"))
         return;
     if (!mm_is_aligned(block, LARGE_PAGE_SIZE)) {
         mm_bug("free of 2 MB block 0x%lx, which is not aligned to 2 MB", block);
@@ -78,22 +138,53 @@ void pmm_free_large(struct pmm *pmm, paddr_t block)
         range = pmm_range_of(pmm, block);
     uint64_t chunk = range == NULL ? 0 : id_of(range, block) / CHUNK_FRAMES;
     if (range == NULL || bittree_has(&core->whole, chunk) ||
-        chunk_kind(core, chunk) != CHUNK_FULL) {
+        chunk_kind(core, chunk) != CHUNK_FULL || pmm_block_is_cached(pmm, block)) {
         mm_port_unlock(&pmm->lock, saved);
         pmm_free_contiguous(pmm, block, CHUNK_FRAMES);
         return;
     }
     mm_port_memory_freed(phys_to_virt(block), LARGE_PAGE_SIZE);
-    bittree_add(&core->whole, chunk);
-    core->whole_count++;
-    core->large_hint = chunk;
-    bits_clear(core->clean, chunk);
-    core->frees++;
-    range->free_frames += CHUNK_FRAMES;
-    pmm->stats.free_frames += CHUNK_FRAMES;
-    pmm->stats.used_frames -= CHUNK_FRAMES;
+    if (!keep_block_locked(pmm, range, chunk * CHUNK_FRAMES, &bugs))
+        pmm_give_blocks_locked(pmm, &block, 1, &bugs);
     mm_port_unlock(&pmm->lock, saved);
+    pmm_report_bugs(&bugs);
     mm_debug("pmm: freed 2 MB block 0x%lx", block);
+}
+
+/* True if the block is surely one that is allocated as a whole: no free frame, and none that is told
+ * apart. Both are so as long as its owner has it. */
+static inline bool is_surely_full(const struct pmm *pmm, const struct pmm_slot *slot, paddr_t block)
+{
+    const struct pmm_core *core = pmm->core;
+    uint64_t offset = block - slot->base;
+    /* Rotated, as in pmm.c: an unaligned address is far above any count of frames. */
+    uint64_t place = offset >> FRAME_SHIFT | offset << (64 - FRAME_SHIFT);
+    uint64_t id = slot->first_id + place, chunk = id / CHUNK_FRAMES;
+
+    return place < slot->frames && id % CHUNK_FRAMES == 0 && chunk >= core->block_chunk &&
+           chunk_is_full(core, chunk) && !bittree_has_inline(&core->whole, chunk);
+}
+
+void pmm_free_large(struct pmm *pmm, paddr_t block)
+{
+    struct pmm_slot *slot = __atomic_load_n(&pmm->slots[mm_port_slot()], __ATOMIC_RELAXED);
+
+    /* One entry is all that it can hold and not be full: more are the slow way's to look at. */
+    if (unlikely(!is_surely_full(pmm, slot, block)) ||
+        unlikely(__atomic_load_n(&slot->large.bottom, __ATOMIC_RELAXED) > 0 &&
+                 bits_load(&slot->blocks[0]) == block)) {
+        free_large_slowly(pmm, block);
+        return;
+    }
+#if MM_MEMORY_HOOKS
+    mm_port_memory_freed(frame_content(pmm, block), LARGE_PAGE_SIZE);
+#endif
+    if (unlikely(!magazine_push(&slot->large, slot->blocks, block))) {
+#if MM_MEMORY_HOOKS
+        mm_port_memory_allocated(frame_content(pmm, block), LARGE_PAGE_SIZE);
+#endif
+        free_large_slowly(pmm, block);
+    }
 }
 
 /* ---- contiguous frames ---- */
@@ -182,7 +273,9 @@ static uint64_t find_not_used(const struct pmm *pmm, const struct pmm_range *ran
         return other;
     for (uint64_t word = from / BITS_PER_WORD; word * BITS_PER_WORD < other; word++) {
         if (chunk_kind(pmm->core, word / CHUNK_WORDS) == CHUNK_FULL) {
-            word |= CHUNK_WORDS - 1; /* frames of such a chunk are in no cache */
+            if (pmm_block_is_cached(pmm, address_of(range, word * BITS_PER_WORD)))
+                return word * BITS_PER_WORD > from ? word * BITS_PER_WORD : from;
+            word |= CHUNK_WORDS - 1; /* single frames of such a chunk are in no cache */
             continue;
         }
         uint64_t cached = pmm_cached_mask(pmm, address_of(range, word * BITS_PER_WORD)) &

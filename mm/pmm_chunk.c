@@ -460,6 +460,26 @@ static inline bool range_has_word(const struct pmm_range *range, uint64_t frame)
     return place < range->frames && range->frames - place >= BITS_PER_WORD;
 }
 
+void pmm_give_blocks_locked(struct pmm *pmm, const paddr_t *blocks, uint32_t count,
+                            struct pmm_bugs *bugs)
+{
+    struct pmm_core *core = pmm->core;
+
+    for (uint32_t i = 0; i < count; i++) {
+        struct pmm_range *range = pmm_range_of(pmm, bits_load(&blocks[i]));
+        uint64_t id = id_of(range, bits_load(&blocks[i])), chunk = id / CHUNK_FRAMES;
+        if (bittree_has(&core->whole, chunk) || chunk_kind(core, chunk) != CHUNK_FULL) {
+            note_bugs(bugs, range, id / BITS_PER_WORD, 1);
+            continue;
+        }
+        bittree_add(&core->whole, chunk);
+        core->whole_count++;
+        core->large_hint = chunk;
+        bits_clear(core->clean, chunk);
+        count_given(pmm, range, CHUNK_FRAMES);
+    }
+}
+
 /* Neighbours of one word go back together: as long as frames were freed in order, that is one look at the
  * chunk for 64 of them. */
 void pmm_give_entries_locked(struct pmm *pmm, const paddr_t *entries, uint32_t count, bool zero,

@@ -231,6 +231,7 @@ void pmm_init(struct pmm *pmm, const struct memmap *map, void *metadata,
         for (size_t i = 0; i < map->count; i++)
             if (memmap_type_is_ram(map->ranges[i].type))
                 add_segment(pmm, &map->ranges[i], lowest, free != 0);
+    pmm->core->block_chunk = pmm->core->high_chunk < pmm->core->chunks ? pmm->core->high_chunk : 0;
     set_caches(pmm, config);
     /* From here on pmm_peek_frame looks. */
     __atomic_store_n(&pmm->stats.range_count, pmm->range_count, __ATOMIC_RELEASE);

@@ -81,6 +81,8 @@ struct pmm_failure {
 struct pmm_core {
     uint64_t chunks;
     uint64_t high_chunk; /* the first at or above 4 GiB */
+    uint64_t
+        block_chunk; /* caches keep 2 MiB blocks from here on: none below 4 GiB if more is above */
     uint64_t *taken;
     uint16_t *info;
     uint64_t *plain;
@@ -132,6 +134,7 @@ struct pmm_core {
 #define SLOT_DIRTY  256u
 #define SLOT_ZERO   32u
 #define SLOT_PLACES (1 + SLOT_DIRTY + SLOT_ZERO)
+#define SLOT_BLOCKS 2u /* pmm_free_large() counts on two */
 #define SLOT_NONE   0u /* the place in entries[] that holds no frame */
 #define SLOT_HASH   512u
 #define SLOT_LINK   (FRAME_SIZE - 1) /* the bits of an entry that are a place */
@@ -149,8 +152,9 @@ static inline uint64_t slot_hash_of_id(uint64_t id)
 
 _Static_assert(CHUNK_FRAMES % SLOT_HASH == 0, "a hash of a number is one of the id");
 
-/* The cache of one slot: a magazine of frames with any content, one of frames that hold zeroes, and an
- * index over both that answers at once whether a frame lies in here:
+/* The cache of one slot: a magazine of frames with any content, one of frames that hold zeroes, one of
+ * 2 MiB blocks, which only frees fill (their chunks are FULL), and an index over the first two that
+ * answers at once whether a frame lies in here:
  *
  *   newest[frame number % 512] -> the place of the youngest entry with that hash, or SLOT_NONE
  *   entries[place]                the frame's address, and in its lower 12 bits the place of the next
@@ -170,6 +174,8 @@ struct pmm_slot {
     uint64_t first_id;
     uint64_t
         hint; /* lock: chunk where this slot last found frames (the seed's last-allocated hint) */
+    struct magazine large;
+    paddr_t blocks[SLOT_BLOCKS];
     uint16_t newest[SLOT_HASH] __attribute__((aligned(8)));
 };
 
@@ -224,6 +230,12 @@ static inline void chunk_set_plain(struct pmm_core *core, uint64_t chunk, unsign
 static inline enum chunk_kind chunk_kind(const struct pmm_core *core, uint64_t chunk)
 {
     return (enum chunk_kind)(__atomic_load_n(&core->info[chunk], __ATOMIC_RELAXED) >> 10);
+}
+
+/* The same as chunk_kind() == CHUNK_FULL, in one comparison: it has no free frames. */
+static inline bool chunk_is_full(const struct pmm_core *core, uint64_t chunk)
+{
+    return __atomic_load_n(&core->info[chunk], __ATOMIC_RELAXED) == CHUNK_FULL << 10;
 }
 
 static inline uint64_t chunk_free(const struct pmm_core *core, uint64_t chunk)
@@ -298,8 +310,12 @@ void pmm_change_locked(struct pmm *pmm, struct pmm_range *range, uint64_t from, 
 uint64_t pmm_give_locked(struct pmm *pmm, struct pmm_range *range, uint64_t word, uint64_t mask,
                          bool zero);
 
-/* The same for frames of any words; those that are not used ones are noted in *bugs. */
+/* Gives 2 MiB blocks back that were in a cache. */
 struct pmm_bugs;
+void pmm_give_blocks_locked(struct pmm *pmm, const paddr_t *blocks, uint32_t count,
+                            struct pmm_bugs *bugs);
+
+/* The same for frames of any words; those that are not used ones are noted in *bugs. */
 void pmm_give_entries_locked(struct pmm *pmm, const paddr_t *entries, uint32_t count, bool zero,
                              struct pmm_bugs *bugs);
 
@@ -395,11 +411,23 @@ uint64_t slot_leave_locked(struct pmm *pmm, const struct pmm_range *range, uint6
  * work. */
 bool slot_holds(const struct pmm_slot *slot, paddr_t address);
 
-/* True if the frame lies in any cache. */
+/* True if the frame lies in any cache; if it lies in a 2 MiB block in one. */
 bool pmm_is_cached(const struct pmm *pmm, paddr_t address);
+bool pmm_block_is_cached(const struct pmm *pmm, paddr_t address);
 
 /* Those of the 64 frames from `base` on that lie in a cache, one bit each. */
 uint64_t pmm_cached_mask(const struct pmm *pmm, paddr_t base);
+
+/* True if it lies in a 2 MiB block in this cache; Context as slot_holds. */
+static inline bool slot_holds_block(const struct pmm_slot *slot, paddr_t address)
+{
+    int32_t bottom = __atomic_load_n(&slot->large.bottom, __ATOMIC_ACQUIRE);
+
+    for (int32_t i = __atomic_load_n(&slot->large.floor, __ATOMIC_RELAXED); i < bottom; i++)
+        if (address - bits_load(&slot->blocks[i]) < LARGE_PAGE_SIZE)
+            return true;
+    return false;
+}
 
 /* Slow ways of the owner: takes the youngest entry; adds one where the magazine is not full. */
 bool slot_pop_locked(struct pmm_slot *slot, bool zero, paddr_t *address);

@@ -7,12 +7,16 @@
  *      chunk <--flush: the younger half, which the index gives up at once-- magazine
  *      chunk <--take back: all of it, from every slot, before memory is said to be out
  *
+ * 2 MiB blocks are kept when they are freed, two for each slot, and never fetched (pmm_block.c).
+ *
  * Invariants: a cache's frame is reserved; frames in a cache are used ones of their chunk; the index of
  * a cache finds each of its entries. */
 #include "mm/pmm_parts.h"
 
 /* What slots without a cache share: looks empty and full, and knows no range. */
-struct pmm_slot pmm_absent_slot = { .dirty = MAGAZINE_ABSENT, .zero = MAGAZINE_ABSENT };
+struct pmm_slot pmm_absent_slot = { .dirty = MAGAZINE_ABSENT,
+                                    .zero = MAGAZINE_ABSENT,
+                                    .large = MAGAZINE_ABSENT };
 
 static struct magazine *magazine_of(struct pmm_slot *slot, bool zero)
 {
@@ -110,6 +114,7 @@ static struct pmm_slot *make_slot(struct pmm *pmm, unsigned index)
     memset(slot, 0, sizeof(*slot));
     magazine_init(&slot->dirty, core->dirty_capacity, true);
     magazine_init(&slot->zero, core->zero_capacity, true);
+    magazine_init(&slot->large, SLOT_BLOCKS, true);
     slot->hint = CHUNK_NONE;
     slot->entries[SLOT_NONE] = ~(paddr_t)SLOT_LINK; /* no frame, and none behind it */
     index_rebuild(slot);
@@ -117,6 +122,13 @@ static struct pmm_slot *make_slot(struct pmm *pmm, unsigned index)
     core->slots_end = index < core->slots_end ? core->slots_end : index + 1;
     __atomic_store_n(&pmm->slots[index], slot, __ATOMIC_RELEASE);
     return slot;
+}
+
+static void switch_slot(struct pmm_slot *slot, bool on)
+{
+    magazine_switch_locked(&slot->dirty, on);
+    magazine_switch_locked(&slot->zero, on);
+    magazine_switch_locked(&slot->large, on);
 }
 
 /* The owner comes by: what a fast path has left in the cache since it was suspended goes back.
@@ -137,8 +149,7 @@ static bool resume_locked(struct pmm *pmm, unsigned index, struct pmm_bugs *bugs
         bits_clear(core->leaving, index);
         pmm_change_locked(pmm, range, id, id + 1, PMM_FRAME_RESERVED, PMM_FRAME_RETIRED);
     } else {
-        magazine_switch_locked(&slot->dirty, true);
-        magazine_switch_locked(&slot->zero, true);
+        switch_slot(slot, true);
     }
     bits_clear(core->suspended, index);
     return true;
@@ -182,6 +193,7 @@ struct pmm_slot *slot_get_locked(struct pmm *pmm, unsigned index, struct pmm_bug
     if (!pmm->core->cached || index >= MM_PORT_SLOTS) {
         magazine_absent_reset(&pmm_absent_slot.dirty);
         magazine_absent_reset(&pmm_absent_slot.zero);
+        magazine_absent_reset(&pmm_absent_slot.large);
         return NULL;
     }
     if (__builtin_expect(bits_test(pmm->core->suspended, index), 0) &&
@@ -250,9 +262,22 @@ void slot_flush_locked(struct pmm *pmm, struct pmm_slot *slot, bool zero, uint32
     pmm_give_entries_locked(pmm, entries + bottom - count, count, zero, bugs);
 }
 
+static void flush_blocks(struct pmm *pmm, struct pmm_slot *slot, struct pmm_bugs *bugs)
+{
+    uint32_t count = magazine_count_locked(&slot->large);
+    int32_t floor = slot->large.floor;
+
+    if (count == 0)
+        return;
+    __atomic_store_n(&slot->large.bottom, floor, __ATOMIC_RELEASE);
+    pmm_give_blocks_locked(pmm, slot->blocks + floor, count, bugs);
+}
+
 /* Brings the entries down to place 0 again after others have taken some. */
 void slot_compact_locked(struct pmm_slot *slot)
 {
+    if (slot->large.floor != 0)
+        (void)magazine_compact_locked(&slot->large, slot->blocks, 0);
     if (slot->dirty.floor == 0 && slot->zero.floor == 0)
         return;
     (void)magazine_compact_locked(&slot->dirty, entries_of(slot, false), 0);
@@ -264,6 +289,7 @@ void slot_empty_locked(struct pmm *pmm, struct pmm_slot *slot, struct pmm_bugs *
 {
     slot_flush_locked(pmm, slot, false, UINT32_MAX, bugs);
     slot_flush_locked(pmm, slot, true, UINT32_MAX, bugs);
+    flush_blocks(pmm, slot, bugs);
     slot_compact_locked(slot);
 }
 
@@ -372,6 +398,7 @@ uint64_t pmm_count_cached_locked(const struct pmm *pmm, uint64_t *zeroed)
             continue;
         dirty += magazine_count_locked(&pmm->slots[i]->dirty);
         *zeroed += magazine_count_locked(&pmm->slots[i]->zero);
+        dirty += CHUNK_FRAMES * (uint64_t)magazine_count_locked(&pmm->slots[i]->large);
     }
     return dirty + *zeroed;
 }
@@ -393,8 +420,21 @@ bool pmm_is_cached(const struct pmm *pmm, paddr_t address)
     for (unsigned i = 0; i < end; i++) {
         const struct pmm_slot *slot = __atomic_load_n(&pmm->slots[i], __ATOMIC_ACQUIRE);
         if (slot != &pmm_absent_slot &&
-            (magazine_has(&slot->dirty, slot->entries + SLOT_FIRST_DIRTY, address) ||
+            (slot_holds_block(slot, address) ||
+             magazine_has(&slot->dirty, slot->entries + SLOT_FIRST_DIRTY, address) ||
              magazine_has(&slot->zero, slot->entries + SLOT_FIRST_ZERO, address)))
+            return true;
+    }
+    return false;
+}
+
+bool pmm_block_is_cached(const struct pmm *pmm, paddr_t address)
+{
+    unsigned end = __atomic_load_n(&pmm->core->slots_end, __ATOMIC_RELAXED);
+
+    for (unsigned i = 0; i < end; i++) {
+        const struct pmm_slot *slot = __atomic_load_n(&pmm->slots[i], __ATOMIC_ACQUIRE);
+        if (slot != &pmm_absent_slot && slot_holds_block(slot, address))
             return true;
     }
     return false;
@@ -422,9 +462,12 @@ uint64_t pmm_cached_mask(const struct pmm *pmm, paddr_t base)
 
     for (unsigned i = 0; i < end; i++) {
         const struct pmm_slot *slot = __atomic_load_n(&pmm->slots[i], __ATOMIC_ACQUIRE);
-        if (slot != &pmm_absent_slot)
-            mask |= magazine_mask(&slot->dirty, slot->entries + SLOT_FIRST_DIRTY, base) |
-                    magazine_mask(&slot->zero, slot->entries + SLOT_FIRST_ZERO, base);
+        if (slot == &pmm_absent_slot)
+            continue;
+        if (slot_holds_block(slot, base))
+            mask = UINT64_MAX;
+        mask |= magazine_mask(&slot->dirty, slot->entries + SLOT_FIRST_DIRTY, base) |
+                magazine_mask(&slot->zero, slot->entries + SLOT_FIRST_ZERO, base);
     }
     return mask;
 }
@@ -449,6 +492,14 @@ static void take_end(struct pmm *pmm, struct pmm_slot *slot, bool zero, struct p
     pmm_give_entries_locked(pmm, entries_of(slot, zero) + from, count, zero, bugs);
 }
 
+static void take_blocks_end(struct pmm *pmm, struct pmm_slot *slot, struct pmm_bugs *bugs)
+{
+    int32_t from;
+    uint32_t count = magazine_take_end_locked(&slot->large, &from);
+
+    pmm_give_blocks_locked(pmm, slot->blocks + from, count, bugs);
+}
+
 /* Behind magazine_take_begin_locked() or a switching off of all magazines. */
 static void finish_taking(struct pmm *pmm, struct pmm_bugs *bugs)
 {
@@ -458,6 +509,7 @@ static void finish_taking(struct pmm *pmm, struct pmm_bugs *bugs)
             continue;
         take_end(pmm, pmm->slots[i], false, bugs);
         take_end(pmm, pmm->slots[i], true, bugs);
+        take_blocks_end(pmm, pmm->slots[i], bugs);
     }
 }
 
@@ -476,6 +528,7 @@ bool pmm_take_back_locked(struct pmm *pmm, struct pmm_bugs *bugs)
                 continue;
             magazine_take_begin_locked(&pmm->slots[i]->dirty);
             magazine_take_begin_locked(&pmm->slots[i]->zero);
+            magazine_take_begin_locked(&pmm->slots[i]->large);
         }
         finish_taking(pmm, bugs);
     }
@@ -491,8 +544,7 @@ void pmm_suspend_locked(struct pmm *pmm, struct pmm_bugs *bugs)
         if (pmm->slots[i] == &pmm_absent_slot)
             continue;
         bits_set(core->suspended, i);
-        magazine_switch_locked(&pmm->slots[i]->dirty, false);
-        magazine_switch_locked(&pmm->slots[i]->zero, false);
+        switch_slot(pmm->slots[i], false);
     }
     if (core->slots_present > 0)
         finish_taking(pmm, bugs);
@@ -509,9 +561,7 @@ void pmm_switch_locked(struct pmm *pmm, struct pmm_bugs *bugs)
     for (unsigned i = 0; i < core->slots_end; i++) {
         if (pmm->slots[i] == &pmm_absent_slot)
             continue;
-        bool here = on && !bits_test(core->suspended, i);
-        magazine_switch_locked(&pmm->slots[i]->dirty, here);
-        magazine_switch_locked(&pmm->slots[i]->zero, here);
+        switch_slot(pmm->slots[i], on && !bits_test(core->suspended, i));
     }
     if (!on && core->slots_present > 0)
         finish_taking(pmm, bugs);

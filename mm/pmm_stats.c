@@ -120,6 +120,7 @@ struct pmm_range_stats pmm_range_stats(struct pmm *pmm, size_t index)
         if (slot == &pmm_absent_slot)
             continue;
         free_frames += cached_in(&slot->dirty, slot->entries + SLOT_FIRST_DIRTY, extent);
+        free_frames += CHUNK_FRAMES * cached_in(&slot->large, slot->blocks, extent);
         free_frames += cached_in(&slot->zero, slot->entries + SLOT_FIRST_ZERO, extent);
     }
     for (unsigned i = 0; i < core->zero_table_count; i++)

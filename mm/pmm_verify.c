@@ -209,6 +209,34 @@ static void check_magazine(struct check *c, unsigned owner, bool zero)
     }
 }
 
+static void check_blocks(struct check *c, unsigned owner)
+{
+    const struct pmm *pmm = c->pmm;
+    const struct pmm_slot *slot = pmm->slots[owner];
+    const struct magazine *magazine = &slot->large;
+
+    note(c, "bounds of a cache of blocks", owner,
+         magazine->floor >= 0 && magazine->floor <= magazine->bottom &&
+             magazine->bottom <= magazine->capacity,
+         1);
+    for (int32_t i = magazine->floor; i < magazine->bottom && c->what == NULL; i++) {
+        paddr_t block = bits_load(&slot->blocks[i]);
+        const struct pmm_range *range = pmm_range_of(pmm, block);
+        uint64_t chunk = range == NULL ? 0 : id_of(range, block) / CHUNK_FRAMES;
+        note(c, "a cached block is RAM", block,
+             range != NULL && id_of(range, block) % CHUNK_FRAMES == 0, 1);
+        note(c, "a cached block is a full chunk", block,
+             !bittree_has(&pmm->core->whole, chunk) && chunk_kind(pmm->core, chunk) == CHUNK_FULL,
+             1);
+        for (unsigned j = 0; j < pmm->core->slots_end; j++)
+            if (pmm->slots[j] != &pmm_absent_slot)
+                note(c, "a cached block lies in one cache", block,
+                     slot_holds_block(pmm->slots[j], block), j == owner);
+        for (int32_t j = magazine->floor; j < i; j++)
+            note(c, "a block lies in a cache once", block, bits_load(&slot->blocks[j]) == block, 0);
+    }
+}
+
 static void check_caches(struct check *c)
 {
     const struct pmm *pmm = c->pmm;
@@ -225,6 +253,7 @@ static void check_caches(struct check *c)
         note(c, "a cache lies in a reserved frame", at, state, PMM_FRAME_RESERVED);
         check_magazine(c, i, false);
         check_magazine(c, i, true);
+        check_blocks(c, i);
     }
     note(c, "caches", 0, pmm->core->slots_present, present);
 }

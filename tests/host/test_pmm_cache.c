@@ -393,6 +393,128 @@ static void large_blocks_are_aligned_and_come_back(void **state)
     assert_true(is_zero(phys_to_virt(blocks[0]), LARGE_PAGE_SIZE));
 }
 
+/* Three blocks are freed: two stay with the slot, the youngest goes out first. */
+static void freed_large_blocks_stay_with_their_slot(void **state)
+{
+    paddr_t blocks[3], block;
+
+    (void)state;
+    set_up(MM_MIB(64), (struct pmm_config){ 0 });
+    (void)alloc_one(); /* makes the cache */
+    for (unsigned i = 0; i < 3; i++)
+        assert_ok(pmm_alloc_large(pmm, PMM_NOZERO, &blocks[i]));
+    uint64_t free_frames = pmm_stats(pmm).free_frames, cached = pmm_stats(pmm).cached_frames;
+    size_t last = pmm->range_count - 1;
+    uint64_t in_range = pmm_range_stats(pmm, last).free_frames;
+    for (unsigned i = 0; i < 3; i++) {
+        memset(phys_to_virt(blocks[i]), 0x5a, 64);
+        pmm_free_large(pmm, blocks[i]);
+        assert_state(blocks[i] + (i + 1) * FRAME_SIZE, PMM_FRAME_FREE);
+        assert_true(pmm_peek_frames(pmm, blocks[i] + MM_MIB(1)).free == UINT64_MAX);
+        assert_pmm_sound(pmm);
+    }
+    assert_int_equal(pmm_stats(pmm).free_frames, free_frames + 3 * 512);
+    assert_int_equal(pmm_stats(pmm).cached_frames, cached + 2 * 512);
+    assert_int_equal(pmm_range_stats(pmm, last).free_frames, in_range + 3 * 512);
+    for (unsigned i = 2; i > 0; i--) {
+        assert_ok(pmm_alloc_large(pmm, 0, &block));
+        assert_int_equal(block, blocks[i - 1]);
+        assert_true(is_zero(phys_to_virt(block), LARGE_PAGE_SIZE));
+        assert_state(block, PMM_FRAME_USED);
+    }
+    assert_pmm_sound(pmm);
+}
+
+static void kept_large_block_is_free_for_every_wrong_free(void **state)
+{
+    paddr_t block;
+
+    (void)state;
+    for (unsigned other = 0; other < 2; other++) {
+        set_up(MM_MIB(64), (struct pmm_config){ 0 });
+        (void)alloc_one();
+        assert_ok(pmm_alloc_large(pmm, PMM_NOZERO, &block));
+        pmm_free_large(pmm, block);
+        if (other != 0) {
+            up();
+            (void)alloc_one();
+        }
+        expect_free_bug("free of a free frame", block);
+        expect_free_bug("free of a free frame", block + 17 * FRAME_SIZE);
+        if (other == 0)
+            EXPECT_BUG("contiguous frames|is free", pmm_free_large(pmm, block));
+        EXPECT_BUG("contiguous frames|is free",
+                   pmm_free_contiguous(pmm, block + 3 * FRAME_SIZE, 5));
+        assert_pmm_sound(pmm);
+        if (other != 0)
+            down();
+        assert_int_equal(pmm_stats(pmm).used_frames, other + 1);
+    }
+}
+
+/* Each way that needs the memory gets it, from another slot too. */
+static void kept_large_block_is_taken_back(void **state)
+{
+    const paddr_t end = MM_MIB(64);
+    paddr_t block, first;
+
+    (void)state;
+    for (unsigned way = 0; way < 5; way++) {
+        set_up(end, (struct pmm_config){ 0 });
+        (void)alloc_one();
+        while (pmm_alloc_large(pmm, PMM_NOZERO, &first) == MM_OK)
+            block = first;
+        pmm_free_large(pmm, block);
+        assert_true(pmm_stats(pmm).cached_frames >= 512);
+        up();
+        if (way == 0) {
+            assert_ok(pmm_alloc_large(pmm, PMM_NOZERO, &first));
+            assert_int_equal(first, block);
+        } else if (way == 1) {
+            assert_ok(pmm_alloc_contiguous(pmm, 512, LARGE_PAGE_SIZE, PMM_NO_LIMIT, &first));
+            assert_int_equal(first, block);
+        } else if (way == 2) {
+            assert_ok(pmm_reserve_range(pmm, block + FRAME_SIZE, block + 3 * FRAME_SIZE));
+            assert_state(block + FRAME_SIZE, PMM_FRAME_RESERVED);
+        } else if (way == 3) {
+            assert_ok(pmm_retire_range(pmm, block + FRAME_SIZE, block + 3 * FRAME_SIZE, NULL));
+            assert_state(block + FRAME_SIZE, PMM_FRAME_RETIRED);
+        } else {
+            while (pmm_alloc_frame_flags(pmm, PMM_NOZERO, &first) == MM_OK)
+                continue;
+            assert_int_equal(pmm_stats(pmm).free_frames, 0);
+        }
+        assert_pmm_sound(pmm);
+        down();
+        pmm_drain(pmm);
+        assert_int_equal(pmm_stats(pmm).cached_frames, 0);
+        assert_pmm_sound(pmm);
+    }
+}
+
+/* Not while there is memory above 4 GiB, and not where caches are off. */
+static void large_blocks_that_are_not_kept(void **state)
+{
+    paddr_t low, high;
+
+    (void)state;
+    set_up(MM_MIB(64), (struct pmm_config){ .full_harden = true });
+    assert_ok(pmm_alloc_large(pmm, PMM_NOZERO, &low));
+    pmm_free_large(pmm, low);
+    assert_int_equal(pmm_stats(pmm).cached_frames, 0);
+    set_up(MM_MIB(4096 + 64), (struct pmm_config){ 0 });
+    (void)alloc_one();
+    assert_ok(pmm_alloc_contiguous(pmm, 512, LARGE_PAGE_SIZE, MM_GIB(4), &low));
+    assert_ok(pmm_alloc_large(pmm, PMM_NOZERO, &high));
+    assert_true(high >= MM_GIB(4));
+    uint64_t cached = pmm_stats(pmm).cached_frames;
+    pmm_free_large(pmm, low);
+    assert_int_equal(pmm_stats(pmm).cached_frames, cached);
+    pmm_free_large(pmm, high);
+    assert_int_equal(pmm_stats(pmm).cached_frames, cached + 512);
+    assert_pmm_sound(pmm);
+}
+
 static void memory_above_4_gib_goes_first(void **state)
 {
     const struct boot_range list[] = {
@@ -1043,6 +1165,10 @@ int main(void)
         TEST(memory_that_is_zero_is_never_cleared),
         TEST(bulk_is_all_or_nothing),
         TEST(large_blocks_are_aligned_and_come_back),
+        TEST(freed_large_blocks_stay_with_their_slot),
+        TEST(kept_large_block_is_free_for_every_wrong_free),
+        TEST(kept_large_block_is_taken_back),
+        TEST(large_blocks_that_are_not_kept),
         TEST(memory_above_4_gib_goes_first),
         TEST(block_may_lie_across_4_gib),
         TEST(large_block_is_freed_from_its_first_frame_on),

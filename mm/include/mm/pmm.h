@@ -135,7 +135,8 @@ void pmm_free_table(struct pmm *pmm, paddr_t frame);
 
 /* Takes a block of 2 MiB, aligned to its size; above 4 GiB if there is one.
  *   On failure: MM_OUT_OF_MEMORY.
- *   Cost:       a lock, no search; with no cached frames the answer "no" takes less than 1 us. */
+ *   Cost:       as pmm_alloc_frame for one of the last two blocks that this slot has freed; else a lock,
+ *               no search; with no cached frames the answer "no" takes less than 1 us. */
 MM_MUST_USE mm_status_t pmm_alloc_large(struct pmm *pmm, unsigned flags, paddr_t *out);
 
 /* Gives the whole block back; for a part use pmm_free_contiguous or pmm_free_frame. An address that is
