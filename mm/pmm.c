@@ -189,18 +189,14 @@ FAST bool slot_push(struct pmm_slot *slot, struct magazine *magazine, uint64_t f
 /* One frame past the caches. */
 static bool take_uncached(struct pmm *pmm, uint64_t *hint, paddr_t *address, bool *zero)
 {
-    uint64_t masks[CHUNK_WORDS], chunk = pmm_find_chunk_locked(pmm, *hint, false);
+    uint64_t chunk = pmm_find_chunk_locked(pmm, *hint, false);
 
     if (chunk == CHUNK_NONE)
         return false;
     struct pmm_range *range = pmm_range_of_chunk(pmm, chunk);
     *hint = chunk;
     *zero = bits_test(pmm->core->clean, chunk);
-    (void)pmm_claim_locked(pmm, range, chunk, 1, masks);
-    for (unsigned w = 0; w < CHUNK_WORDS; w++)
-        if (masks[w] != 0)
-            *address = address_of(range, (chunk * CHUNK_WORDS + w) * BITS_PER_WORD +
-                                             bits_lowest(masks[w]));
+    *address = address_of(range, pmm_claim_one_locked(pmm, range, chunk));
     return true;
 }
 
@@ -214,6 +210,8 @@ static bool take_cached(struct pmm *pmm, struct pmm_slot *slot, bool want_zero, 
         *zero = !want_zero;
         if (slot_pop_locked(slot, !want_zero, address))
             return true;
+        if (!slot_is_worth_refilling_locked(pmm))
+            break;
         if (tries == 0)
             slot_refill_locked(pmm, slot);
     }

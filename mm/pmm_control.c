@@ -85,7 +85,6 @@ static bool take_dirty(struct pmm *pmm, unsigned index, paddr_t *address)
 {
     struct pmm_core *core = pmm->core;
     struct pmm_bugs bugs = { 0 };
-    uint64_t masks[CHUNK_WORDS];
     uint64_t saved = mm_port_lock(&pmm->lock);
     struct pmm_slot *slot = slot_get_locked(pmm, index, &bugs);
     bool found = slot != NULL && !slot_is_full_locked(slot, true);
@@ -94,12 +93,8 @@ static bool take_dirty(struct pmm *pmm, unsigned index, paddr_t *address)
         uint64_t chunk = pmm_find_chunk_locked(pmm, slot->hint, true);
         found = chunk != CHUNK_NONE && !bits_test(core->clean, chunk);
         if (found) {
-            const struct pmm_range *range = pmm_range_of_chunk(pmm, chunk);
-            (void)pmm_claim_locked(pmm, pmm_range_of_chunk(pmm, chunk), chunk, 1, masks);
-            for (unsigned w = 0; w < CHUNK_WORDS; w++)
-                if (masks[w] != 0)
-                    *address = address_of(range, (chunk * CHUNK_WORDS + w) * BITS_PER_WORD +
-                                                     bits_lowest(masks[w]));
+            struct pmm_range *range = pmm_range_of_chunk(pmm, chunk);
+            *address = address_of(range, pmm_claim_one_locked(pmm, range, chunk));
         }
     }
     mm_port_unlock(&pmm->lock, saved);

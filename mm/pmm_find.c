@@ -68,6 +68,19 @@ static uint64_t lowest_bits(uint64_t word, uint64_t most)
     return bits;
 }
 
+static void count_claimed(struct pmm *pmm, struct pmm_range *range, uint64_t chunk,
+                          uint64_t claimed)
+{
+    struct pmm_core *core = pmm->core;
+
+    core->info[chunk] = (uint16_t)(core->info[chunk] - claimed);
+    if (chunk_free(core, chunk) == 0)
+        bittree_remove(&core->partial, chunk);
+    range->free_frames -= claimed;
+    pmm->stats.free_frames -= claimed;
+    pmm->stats.used_frames += claimed;
+}
+
 uint64_t pmm_claim_locked(struct pmm *pmm, struct pmm_range *range, uint64_t chunk, uint64_t most,
                           uint64_t masks[CHUNK_WORDS])
 {
@@ -91,13 +104,24 @@ uint64_t pmm_claim_locked(struct pmm *pmm, struct pmm_range *range, uint64_t chu
         claimed += count;
         bits_store(&words[w], words[w] | bits);
     }
-    core->info[chunk] = (uint16_t)(core->info[chunk] - claimed);
-    if (chunk_free(core, chunk) == 0)
-        bittree_remove(&core->partial, chunk);
-    range->free_frames -= claimed;
-    pmm->stats.free_frames -= claimed;
-    pmm->stats.used_frames += claimed;
+    count_claimed(pmm, range, chunk, claimed);
     return claimed;
+}
+
+/* Few branches: this is the way of the last free frames, which nobody has taken for long. */
+uint64_t pmm_claim_one_locked(struct pmm *pmm, struct pmm_range *range, uint64_t chunk)
+{
+    struct pmm_core *core = pmm->core;
+    uint64_t word = chunk * CHUNK_WORDS;
+
+    if (bittree_has(&core->whole, chunk))
+        chunk_open_locked(pmm, range, chunk);
+    while (core->taken[word] == UINT64_MAX)
+        word++;
+    unsigned bit = bits_lowest(~core->taken[word]);
+    bits_store(&core->taken[word], core->taken[word] | (uint64_t)1 << bit);
+    count_claimed(pmm, range, chunk, 1);
+    return word * BITS_PER_WORD + bit;
 }
 
 /* ---- blocks ---- */

@@ -384,6 +384,10 @@ uint64_t pmm_find_chunk_locked(struct pmm *pmm, uint64_t hint, bool plain);
 uint64_t pmm_claim_locked(struct pmm *pmm, struct pmm_range *range, uint64_t chunk, uint64_t most,
                           uint64_t masks[CHUNK_WORDS]);
 
+/* The same for one frame.
+ *   Returns:  its id. */
+uint64_t pmm_claim_one_locked(struct pmm *pmm, struct pmm_range *range, uint64_t chunk);
+
 /* The largest run of neighbouring free frames, for reports. */
 uint64_t pmm_longest_run_locked(struct pmm *pmm);
 
@@ -436,6 +440,9 @@ bool slot_is_full_locked(const struct pmm_slot *slot, bool zero);
 
 void slot_compact_locked(struct pmm_slot *slot);
 void slot_empty_locked(struct pmm *pmm, struct pmm_slot *slot, struct pmm_bugs *bugs);
+/* Fills an empty cache; where so little is free that it would get one frame, that is not worth the way
+ * through it. */
+bool slot_is_worth_refilling_locked(const struct pmm *pmm);
 void slot_refill_locked(struct pmm *pmm, struct pmm_slot *slot);
 void slot_flush_locked(struct pmm *pmm, struct pmm_slot *slot, bool zero, uint32_t count,
                        struct pmm_bugs *bugs);

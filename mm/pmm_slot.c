@@ -353,10 +353,16 @@ static void push_claimed(struct pmm_slot *slot, const struct pmm_range *range, u
 static uint64_t refill_frames(const struct pmm *pmm)
 {
     const struct pmm_core *core = pmm->core;
-    uint64_t half = (core->dirty_capacity + 1) / 2;
-    uint64_t share = pmm->stats.free_frames / (2 * (uint64_t)core->slots_present) + 1;
+    uint64_t half = (core->dirty_capacity + 1) / 2, parts = 2 * (uint64_t)core->slots_present;
 
-    return share < half ? share : half;
+    if (__builtin_expect(pmm->stats.free_frames >= half * parts, 1))
+        return half;
+    return pmm->stats.free_frames / parts + 1;
+}
+
+bool slot_is_worth_refilling_locked(const struct pmm *pmm)
+{
+    return pmm->stats.free_frames >= 2 * (uint64_t)pmm->core->slots_present;
 }
 
 void slot_refill_locked(struct pmm *pmm, struct pmm_slot *slot)

@@ -16,16 +16,12 @@ static bool take_from_table_chunk(struct pmm *pmm, uint64_t chunk, struct pmm_ra
                                   uint64_t *id)
 {
     struct pmm_core *core = pmm->core;
-    uint64_t masks[CHUNK_WORDS];
 
     *range = pmm_range_of_chunk(pmm, chunk);
-    /* pmm_claim_locked takes an empty chunk out of `partial`, where this one is not. */
-    (void)pmm_claim_locked(pmm, *range, chunk, 1, masks);
+    /* pmm_claim_one_locked takes an empty chunk out of `partial`, where this one is not. */
+    *id = pmm_claim_one_locked(pmm, *range, chunk);
     if (chunk_free(core, chunk) == 0)
         bittree_remove(&core->tables, chunk);
-    for (unsigned w = 0; w < CHUNK_WORDS; w++)
-        if (masks[w] != 0)
-            *id = (chunk * CHUNK_WORDS + w) * BITS_PER_WORD + bits_lowest(masks[w]);
     pmm->stats.table_frames++;
     return true;
 }

@@ -456,7 +456,7 @@ static void kept_large_block_is_free_for_every_wrong_free(void **state)
 static void kept_large_block_is_taken_back(void **state)
 {
     const paddr_t end = MM_MIB(64);
-    paddr_t block, first;
+    paddr_t block = 0, first;
 
     (void)state;
     for (unsigned way = 0; way < 5; way++) {
