@@ -21,6 +21,7 @@
 
 #define MISUSE_SHARED     40u /* blocks that every CPU frees */
 #define MISUSE_FEW        4u  /* of the large ones */
+#define MISUSE_FREEING    9u  /* CPUs that free one frame */
 #define MISUSE_TOUCHED    4096u
 #define MISUSE_KEPT_BYTES MM_KIB(64)     /* of each 2 MiB: blocks that stay when all others go */
 #define MISUSE_THIN_BYTES MM_KIB(256)    /* of a block that must be found between them */
@@ -263,6 +264,8 @@ static void misuse_overflow(void)
         misuse_write_outside(size, (ptrdiff_t)size, 1);
         misuse_write_outside(size, (ptrdiff_t)size, 8);
     }
+    if (misuse.size > KHEAP_CLASS_MOST) /* behind smaller ones there are others */
+        misuse_write_outside(misuse.size, (ptrdiff_t)misuse.size, PAGE_SIZE);
 }
 
 static void misuse_underflow(void)
@@ -427,7 +430,15 @@ static void misuse_free_shared(void *unused)
         kfree(misuse.shared[i]);
 }
 
-/* One free of each block takes effect; the others are reported, at the latest at a drain. */
+static void misuse_expect_reports(uint32_t expected)
+{
+    if (misuse.reports != expected)
+        cpu_test_fail("%s, %lu bytes, %s level: %u reports, not %u", misuse.row, misuse.size,
+                      misuse.full ? "full" : "default", misuse.reports, expected);
+}
+
+/* One free of each block takes effect; the others are reported, at the full level at once, else at the
+ * latest at a drain. */
 static void misuse_free_by_all(void)
 {
     size_t count = misuse.size <= 256 * 1024 ? MISUSE_SHARED : MISUSE_FEW;
@@ -438,10 +449,9 @@ static void misuse_free_by_all(void)
     misuse.address = MISUSE_ANY;
     misuse.meetings++;
     smp_call_all(misuse_free_shared, NULL);
-    kheap_drain(kheap_default(), KHEAP_ALL_SLOTS);
-    if (misuse.reports != expected)
-        cpu_test_fail("%s, %lu bytes, %s level: %u reports, not %u", misuse.row, misuse.size,
-                      misuse.full ? "full" : "default", misuse.reports, expected);
+    if (!misuse.full)
+        kheap_drain(kheap_default(), KHEAP_ALL_SLOTS);
+    misuse_expect_reports(expected);
 }
 
 /* ---- Frames ---- */
@@ -529,6 +539,48 @@ static void misuse_frames_too_far(void)
     pmm_free_contiguous(pmm, first + 6 * FRAME_SIZE, 2);
 }
 
+static paddr_t misuse_shared_frame;
+
+static void misuse_free_shared_frame(void *unused)
+{
+    (void)unused;
+    if (cpu_test_meet(misuse.meetings) && smp_cpu_number() < MISUSE_FREEING)
+        pmm_free_frame(&mm_kernel()->pmm, misuse_shared_frame);
+}
+
+/* As with blocks; one at a time, since a drain tells of eight in lines of their own. */
+static void misuse_frames_by_all(void)
+{
+    unsigned cpus = smp_cpu_count() < MISUSE_FREEING ? smp_cpu_count() : MISUSE_FREEING;
+
+    for (unsigned i = 1; i <= MISUSE_SHARED && !cpu_test_has_failed(); i++) {
+        misuse_shared_frame = misuse_frame();
+        misuse.address = misuse_shared_frame;
+        misuse.meetings++;
+        smp_call_all(misuse_free_shared_frame, NULL);
+        if (!misuse.full)
+            pmm_drain(&mm_kernel()->pmm);
+        misuse_expect_reports(i * (cpus - 1));
+    }
+}
+
+/* A status without a report. */
+static void misuse_frame_arguments(void)
+{
+    struct pmm *pmm = &mm_kernel()->pmm;
+    paddr_t first = 0;
+
+    MISUSE_REQUIRE(pmm_alloc_contiguous(pmm, 0, FRAME_SIZE, PMM_NO_LIMIT, &first) != MM_OK);
+    MISUSE_REQUIRE(pmm_alloc_contiguous(pmm, UINT64_MAX, FRAME_SIZE, PMM_NO_LIMIT, &first) !=
+                   MM_OK);
+    MISUSE_REQUIRE(pmm_alloc_contiguous(pmm, 1ull << 52, FRAME_SIZE, PMM_NO_LIMIT, &first) !=
+                   MM_OK);
+    MISUSE_REQUIRE(pmm_alloc_contiguous(pmm, 1, 0, PMM_NO_LIMIT, &first) != MM_OK);
+    MISUSE_REQUIRE(pmm_alloc_contiguous(pmm, 1, 3 * FRAME_SIZE, PMM_NO_LIMIT, &first) != MM_OK);
+    MISUSE_REQUIRE(pmm_alloc_contiguous(pmm, 1, FRAME_SIZE, 0, &first) != MM_OK);
+    MISUSE_REQUIRE(pmm_alloc_frames(pmm, UINT64_MAX, 0, &first) != MM_OK);
+}
+
 /* ---- Rows ---- */
 
 enum misuse_levels { MISUSE_DEFAULT = 1, MISUSE_FULL = 2, MISUSE_BOTH = 3 };
@@ -568,6 +620,8 @@ static const struct misuse_row frame_rows[] = {
     { "free of a frame outside RAM", misuse_frame_outside, MISUSE_BOTH, 0 },
     { "free of an unaligned frame", misuse_frame_unaligned, MISUSE_BOTH, 0 },
     { "free of frames of which one is free", misuse_frames_too_far, MISUSE_BOTH, 0 },
+    { "frames freed by all CPUs at once", misuse_frames_by_all, MISUSE_BOTH, 0 },
+    { "senseless counts and alignments", misuse_frame_arguments, MISUSE_BOTH, 0 },
 };
 
 static void misuse_run_row(const struct misuse_row *row, const char *size)
