@@ -144,11 +144,14 @@ void heap_pages_set_locked(struct kheap *heap, uint64_t offset, uint64_t bytes,
                            struct heap_span *span)
 {
     struct kheap_span *front = span != NULL ? &span->front : NULL;
+    uint64_t at = offset, end = offset + bytes;
 
-    for (uint64_t at = offset; at < offset + bytes; at += PAGE_SIZE) {
-        struct heap_chunk *chunk = heap_chunk_at(heap, at);
-        __atomic_store_n(&chunk->front.pages[(at >> FRAME_SHIFT) % KHEAP_CHUNK_PAGES], front,
-                         __ATOMIC_RELEASE);
+    while (at < end) {
+        struct kheap_span **pages = heap_chunk_at(heap, at)->front.pages;
+        uint64_t stop = mm_round_down(at, HEAP_CHUNK_BYTES) + HEAP_CHUNK_BYTES;
+        for (stop = stop < end ? stop : end; at < stop; at += PAGE_SIZE)
+            __atomic_store_n(&pages[(at >> FRAME_SHIFT) % KHEAP_CHUNK_PAGES], front,
+                             __ATOMIC_RELEASE);
     }
 }
 
