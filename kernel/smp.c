@@ -35,6 +35,7 @@ static struct smp_job smp_thread_job, smp_handler_job;
 static uint32_t smp_handler_job_taken; /* 1: somebody is calling smp_interrupt_others() */
 static void (*smp_timer_function)(void);
 static smp_idle_function smp_idle;
+static uint32_t smp_idle_taken;                    /* a CPU does idle work */
 static uint32_t smp_stopper = SMP_NOBODY;          /* the CPU that has stopped the others */
 static uint32_t smp_stopped;                       /* CPUs that stand still for it */
 static uint8_t smp_stands_still[MM_PORT_MAX_CPUS]; /* 1: counted in smp_stopped */
@@ -152,10 +153,14 @@ void smp_call_all(void (*function)(void *argument), void *argument)
 
 /* ---- Without work ---- */
 
-/* As with the timer's function: raised before the function is read. A job that comes waits for one bit of
- * work at most. */
+/* One CPU at a time: 254 others that wait for the same lock would keep the one that has it from its work.
+ * in_idle is raised, as with the timer's function, before the function is read. A job that comes waits for
+ * one bit of work at most. */
 static void smp_work_idly(struct percpu *cpu)
 {
+    if (__atomic_load_n(&smp_idle_taken, __ATOMIC_RELAXED) != 0 ||
+        __atomic_exchange_n(&smp_idle_taken, 1, __ATOMIC_ACQUIRE) != 0)
+        return;
     __atomic_store_n(&cpu->in_idle, 1, __ATOMIC_SEQ_CST);
     for (unsigned i = 0; i < SMP_IDLE_UNITS; i++) {
         smp_idle_function function = __atomic_load_n(&smp_idle, __ATOMIC_SEQ_CST);
@@ -164,6 +169,7 @@ static void smp_work_idly(struct percpu *cpu)
             break;
     }
     __atomic_store_n(&cpu->in_idle, 0, __ATOMIC_RELEASE);
+    __atomic_store_n(&smp_idle_taken, 0, __ATOMIC_RELEASE);
 }
 
 smp_idle_function smp_set_idle_function(smp_idle_function function)
