@@ -13,7 +13,7 @@
  * Invariants: no function here allocates, takes another lock or changes errno: system calls are
  * made directly. Paging can be built but never runs: control registers are plain memory, and there
  * is no TLB. */
-#include "mm/port/cpuid.h"
+#include "cpuid.h"
 
 #include <mm/linux.h>
 #include <mm/mm.h>

@@ -12,7 +12,7 @@
  * waits has its interrupts off and still answers shootdowns, because the holder may be the one who
  * asks. Everything needs ring 0. Only registers and instructions that every x86-64 CPU has are
  * used. */
-#include "mm/port/cpuid.h"
+#include "cpuid.h"
 
 #include <mm/port.h>
 #include <mm/port_x86_64.h>
