@@ -117,7 +117,7 @@ static bool frames_run_suite(struct bench *bench)
     return true;
 }
 
-/* ---- Goals: performance.md, "Goals" ---- */
+/* ---- Goals: docs/performance.md, Frames ---- */
 
 /* The 99.99th part of a hundred thousand gets against the timer's own, and 100 ns. */
 static double ratio_full90_tail(const struct bench *bench)

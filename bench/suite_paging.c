@@ -512,7 +512,7 @@ static bool paging_run_suite(struct bench *bench)
     return true;
 }
 
-/* performance.md, "Goals". A lock costs two locked instructions here, or one and the switching of
+/* docs/performance.md, Page tables. A lock costs two locked instructions here, or one and the switching of
  * interrupts in a kernel: a call for a single page that any CPU may make cannot be cheaper than the
  * walk without one; what it costs beside the lock, the rows of walk_lock tell. */
 static const struct bench_goal goals[] = {

@@ -7,7 +7,7 @@
 
 /* Prints one line for each workload of the suites (MM_BENCH_* of mm/cmdline.h):
  *
- *      [BENCH] suite=frames workload=pair_hot unit=insn value=23
+ *      [BENCH] suite=frames workload=pair_hot unit=insn value=80
  *
  * `unit` is insn (instructions) where the time-stamp counter counts these, under QEMU's -icount
  * shift=0, else ticks. The value is that of one operation, rounded.

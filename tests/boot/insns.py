@@ -5,7 +5,7 @@
 insns.txt holds one line for each workload of the kernel's benchmark (mm.bench), for each build that it
 was written for:
 
-    gcc-12 debug frames pair_hot 23
+    gcc-12 debug frames pair_hot 80
 
     BUILD=build CC=gcc python3 tests/boot/insns.py           shows old and new values
     BUILD=build CC=gcc python3 tests/boot/insns.py --write   boots and replaces the lines of this build,
