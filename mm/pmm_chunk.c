@@ -460,6 +460,21 @@ static inline bool range_has_word(const struct pmm_range *range, uint64_t frame)
     return place < range->frames && range->frames - place >= BITS_PER_WORD;
 }
 
+bool pmm_block_is_retiring_locked(const struct pmm *pmm, uint64_t chunk)
+{
+    uint64_t first = chunk * CHUNK_FRAMES, end = first + CHUNK_FRAMES;
+
+    return !bittree_has(&pmm->core->whole, chunk) && chunk_kind(pmm->core, chunk) == CHUNK_MIXED &&
+           pmm_find_other_locked(pmm, first, end, PMM_FRAME_USED) == end;
+}
+
+/* Its bad frames leave service, the others become free. */
+static MM_COLD void give_retiring_block(struct pmm *pmm, struct pmm_range *range, uint64_t chunk)
+{
+    for (uint64_t w = 0; w < CHUNK_WORDS; w++)
+        (void)pmm_give_locked(pmm, range, chunk * CHUNK_WORDS + w, UINT64_MAX, false);
+}
+
 void pmm_give_blocks_locked(struct pmm *pmm, const paddr_t *blocks, uint32_t count,
                             struct pmm_bugs *bugs)
 {
@@ -468,6 +483,10 @@ void pmm_give_blocks_locked(struct pmm *pmm, const paddr_t *blocks, uint32_t cou
     for (uint32_t i = 0; i < count; i++) {
         struct pmm_range *range = pmm_range_of(pmm, bits_load(&blocks[i]));
         uint64_t id = id_of(range, bits_load(&blocks[i])), chunk = id / CHUNK_FRAMES;
+        if (pmm_block_is_retiring_locked(pmm, chunk)) {
+            give_retiring_block(pmm, range, chunk);
+            continue;
+        }
         if (bittree_has(&core->whole, chunk) || chunk_kind(core, chunk) != CHUNK_FULL) {
             note_bugs(bugs, range, id / BITS_PER_WORD, 1);
             continue;

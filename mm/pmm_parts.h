@@ -310,6 +310,11 @@ void pmm_change_locked(struct pmm *pmm, struct pmm_range *range, uint64_t from, 
 uint64_t pmm_give_locked(struct pmm *pmm, struct pmm_range *range, uint64_t word, uint64_t mask,
                          bool zero);
 
+/* True if all frames of the chunk are used and some are bad. A block in a suspended cache may be so: a fast
+ * path that was under way had it in its hands, in no cache, while it was retired, and has put it there
+ * afterwards. */
+bool pmm_block_is_retiring_locked(const struct pmm *pmm, uint64_t chunk);
+
 /* Gives 2 MiB blocks back that were in a cache. */
 struct pmm_bugs;
 void pmm_give_blocks_locked(struct pmm *pmm, const paddr_t *blocks, uint32_t count,

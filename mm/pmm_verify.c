@@ -209,6 +209,16 @@ static void check_magazine(struct check *c, unsigned owner, bool zero)
     }
 }
 
+/* Or, in a suspended cache, one that was retired while its owner had it in its hands. */
+static bool may_be_cached(const struct pmm *pmm, unsigned owner, uint64_t chunk)
+{
+    const struct pmm_core *core = pmm->core;
+
+    if (bits_test(core->suspended, owner) && pmm_block_is_retiring_locked(pmm, chunk))
+        return true;
+    return !bittree_has(&core->whole, chunk) && chunk_kind(core, chunk) == CHUNK_FULL;
+}
+
 static void check_blocks(struct check *c, unsigned owner)
 {
     const struct pmm *pmm = c->pmm;
@@ -225,9 +235,7 @@ static void check_blocks(struct check *c, unsigned owner)
         uint64_t chunk = range == NULL ? 0 : id_of(range, block) / CHUNK_FRAMES;
         note(c, "a cached block is RAM", block,
              range != NULL && id_of(range, block) % CHUNK_FRAMES == 0, 1);
-        note(c, "a cached block is a full chunk", block,
-             !bittree_has(&pmm->core->whole, chunk) && chunk_kind(pmm->core, chunk) == CHUNK_FULL,
-             1);
+        note(c, "a cached block is a full chunk", block, may_be_cached(pmm, owner, chunk), 1);
         for (unsigned j = 0; j < pmm->core->slots_end; j++)
             if (pmm->slots[j] != &pmm_absent_slot)
                 note(c, "a cached block lies in one cache", block,

@@ -795,6 +795,80 @@ static void frame_that_is_freed_while_it_is_retired_is_not_handed_out(void **sta
     assert_pmm_sound(pmm);
 }
 
+/* Block `block`, its third frame bad, lies in the suspended cache of the upper slot; it goes back to its
+ * chunk when another CPU empties the caches, or when its owner comes by. */
+static void give_retired_block_back(paddr_t block, bool by_owner)
+{
+    paddr_t bad = block + 2 * FRAME_SIZE, frame;
+
+    assert_pmm_sound(pmm);
+    if (by_owner)
+        (void)make_cache_in_the_upper_slot();
+    else
+        pmm_drain(pmm);
+    assert_pmm_sound(pmm);
+    for (frame = block; frame < block + LARGE_PAGE_SIZE; frame += FRAME_SIZE)
+        assert_state(frame, frame == bad ? PMM_FRAME_RETIRED : PMM_FRAME_FREE);
+    assert_int_equal(pmm_stats(pmm).used_frames, 0);
+    assert_int_equal(pmm_stats(pmm).retired_frames, 1);
+}
+
+static paddr_t alloc_block_in_the_upper_slot(void)
+{
+    paddr_t block;
+
+    up();
+    assert_ok(pmm_alloc_large(pmm, PMM_NOZERO, &block));
+    down();
+    return block;
+}
+
+/* A free on another CPU that found the block in order before a frame of it was retired, and has loaded
+ * the limit of its cache: the last stores of magazine_push(), which come too late. */
+static void block_that_is_freed_while_it_is_retired_goes_back(void **state)
+{
+    (void)state;
+    for (unsigned by_owner = 0; by_owner < 2; by_owner++) {
+        struct pmm_slot *slot;
+        uint64_t waiting = 99;
+        paddr_t block;
+
+        set_up_cached(MM_MIB(16), 64);
+        slot = make_cache_in_the_upper_slot();
+        block = alloc_block_in_the_upper_slot();
+        assert_ok(pmm_retire_range(pmm, block + 2 * FRAME_SIZE, block + 3 * FRAME_SIZE, &waiting));
+        assert_int_equal(waiting, 1);
+        bits_store(&slot->blocks[slot->large.bottom], block);
+        slot->large.bottom++;
+        give_retired_block_back(block, by_owner != 0);
+    }
+}
+
+/* An allocation on another CPU that has lowered `bottom` and not yet seen that its cache was switched
+ * off: then it restores `bottom`. */
+static void block_that_is_popped_while_it_is_retired_goes_back(void **state)
+{
+    (void)state;
+    for (unsigned by_owner = 0; by_owner < 2; by_owner++) {
+        struct pmm_slot *slot;
+        uint64_t waiting = 99;
+        paddr_t block;
+
+        set_up_cached(MM_MIB(16), 64);
+        slot = make_cache_in_the_upper_slot();
+        block = alloc_block_in_the_upper_slot();
+        up();
+        pmm_free_large(pmm, block);
+        down();
+        assert_int_equal(slot->large.bottom, 1);
+        slot->large.bottom--;
+        assert_ok(pmm_retire_range(pmm, block + 2 * FRAME_SIZE, block + 3 * FRAME_SIZE, &waiting));
+        assert_int_equal(waiting, 1);
+        slot->large.bottom++;
+        give_retired_block_back(block, by_owner != 0);
+    }
+}
+
 /* ---- bookkeeping ---- */
 
 #define BLOCKS 32u
@@ -1181,6 +1255,8 @@ int main(void)
         TEST(cache_of_the_running_slot_leaves_bad_ram_at_once),
         TEST(first_frame_is_no_cache_when_it_is_retired),
         TEST(frame_that_is_freed_while_it_is_retired_is_not_handed_out),
+        TEST(block_that_is_freed_while_it_is_retired_goes_back),
+        TEST(block_that_is_popped_while_it_is_retired_goes_back),
         TEST(reserving_needs_no_two_neighbours),
         TEST(reserving_takes_caches_back),
         TEST(page_tables_need_no_two_neighbours),
