@@ -980,14 +980,15 @@ static bool (*symbols)(vaddr_t address, struct boot_symbol *out); /* of the next
 
 static void growing_set_up(uint64_t ram)
 {
-    struct kheap_config config = { .first_bytes = MM_MIB(1),
-                                   .bytes = MM_MIB(64),
-                                   .find_symbol = symbols };
+    struct kheap_config config = {
+        .first_bytes = MM_MIB(1), .first_is_zero = true, .bytes = MM_MIB(64), .find_symbol = symbols
+    };
     paddr_t base;
 
     machine_set_up_simple(&machine, ram);
     assert_ok(pmm_alloc_contiguous(&machine.pmm, 256, MM_MIB(1), PMM_NO_LIMIT, &base));
     config.first = phys_to_virt(base);
+    memset(config.first, 0, config.first_bytes);
     config.base = hhdm_offset();
     config.pmm = &machine.pmm;
     assert_ok(kheap_create(&config, &heap));
@@ -1110,6 +1111,33 @@ static void large_blocks_have_pages_of_their_own(void **state)
 }
 
 /* The n-th frame cannot be had, for n from 1 until nothing fails any more: NULL, and nothing is lost. */
+/* What a pop leaves in the magazine of a block that is known to be zeroed is the address behind its
+ * first byte's: to free that is wrong all the same. */
+static void kfree_behind_the_first_byte_of_a_zeroed_block_is_reported(void **state)
+{
+    const struct kheap_magazine *magazine;
+    struct kheap_stats before;
+    unsigned char *first, *second;
+
+    (void)state;
+    growing_set_up(MM_MIB(48));
+    first = kmalloc(64);
+    second = kmalloc(64);
+    magazine = &heap->front.caches[mm_port_slot()]->classes[kheap_class_of(64)];
+    assert_int_equal(magazine->entries[magazine->magazine.bottom].block, (uintptr_t)second + 1);
+    before = kheap_stats(heap);
+    EXPECT_BUG(address_words("free", second + 1), kfree(second + 1));
+    EXPECT_BUG(address_words("free", second + 1), kheap_free(heap, second + 1));
+    EXPECT_BUG(address_words("free", second + 1), kfree_sized(second + 1, 64)); /* a constant */
+    EXPECT_BUG(address_words("free", second + 1), (kfree_sized)(second + 1, 64));
+    assert_stats_equal(kheap_stats(heap), before);
+    assert_true(kheap_verify(heap));
+    kfree(second);
+    EXPECT_BUG(address_words("free", second), kfree(second));
+    kfree(first);
+    assert_all_free();
+}
+
 static void heap_without_frames_gives_null_and_loses_nothing(void **state)
 {
     (void)state;
@@ -1351,6 +1379,7 @@ int main(void)
         TEST(kheap_reports_name_call_sites),
         TEST(heap_grows_and_gives_memory_back),
         TEST(large_blocks_have_pages_of_their_own),
+        TEST(kfree_behind_the_first_byte_of_a_zeroed_block_is_reported),
         TEST(heap_without_frames_gives_null_and_loses_nothing),
         TEST(kheap_random_program_agrees_with_the_model),
         TEST(kheap_random_program_agrees_at_the_full_level),

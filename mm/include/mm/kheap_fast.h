@@ -198,6 +198,7 @@ KHEAP_INLINE void *kheap_pop(struct kheap_cache *cache, unsigned size_class, boo
 /* Gives back the block that this slot took last out of the class, if no other one was freed into it since:
  * the entry still stands where it would go, so neither its span nor its number has to be found, and
  * nothing is stored but its state and `bottom`.
+ *   No block has an odd address, but an entry of a zeroed block looks like one.
  *   An entry that a pop has left is true as long as the slot owns the span (heap_cache_forget_locked).
  *   Returns:  false for any other block, right or wrong: nothing has changed then. */
 KHEAP_INLINE bool kheap_push_again(struct kheap_cache *cache, void *block, unsigned size_class)
@@ -205,7 +206,7 @@ KHEAP_INLINE bool kheap_push_again(struct kheap_cache *cache, void *block, unsig
     struct kheap_magazine *magazine = &cache->classes[size_class];
     int32_t at = __atomic_load_n(&magazine->magazine.bottom, __ATOMIC_RELAXED);
 
-    if (__builtin_expect(block == NULL ||
+    if (__builtin_expect(block == NULL || ((uintptr_t)block & 1) != 0 ||
                              at >= __atomic_load_n(&magazine->magazine.limit, __ATOMIC_RELAXED),
                          0))
         return false;
