@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* Page tables against two independent readers: the MMU of the hosted port for single addresses, and
  * walker.c for whole hierarchies. Single pages, arguments, conflicts, rights, what has no frames left,
- * a loader's tables; large leaves are in test_paging_leaves.c. */
+ * a loader's tables. Large leaves are in test_paging_leaves.c, spaces that share the kernel half in
+ * test_paging_spaces.c, random programs against a model in test_paging_program.c. */
 #include "space.h"
 
 #include <stdlib.h>

@@ -25,7 +25,8 @@ MM_BEGIN_DECLS
  *   "heap guard, 1 byte below the heap", "kernel stack 3, 16 bytes below its top",
  *   "guard page below kernel stack 3 (stack overflow)",
  *   "block 0x... of 12288 bytes, byte 5", "0 bytes past the end of the 12288-byte block 0x... (guard)",
- *   "device at physical 0x..., byte 16", "window of device registers + 0x1000, where no device is",
+ *   "device at physical 0x..., byte 16 of its pages", "guard page below the device at 0x...",
+ *   "window of device registers + 0x1000, where no device is",
  *   "HHDM of frame 0x1000, byte 8 (usable, free)", "HHDM of frame 0x1000: text of function kmain + 0x12";
  * never empty.
  *   Locking:    none.
