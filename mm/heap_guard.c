@@ -491,8 +491,8 @@ static void quarantine(struct kheap *heap, struct heap_span *span, unsigned inde
 }
 
 /* A found write is repaired, and the block stays allocated, so that a report has changed nothing. */
-void heap_guard_free(struct kheap *heap, struct heap_span *span, void *address, size_t bytes,
-                     vaddr_t site)
+void heap_guard_free(struct kheap *heap, struct heap_span *span, void *address, bool sized,
+                     size_t bytes, vaddr_t site)
 {
     bool full = (span->guards & HEAP_GUARD_FULL) != 0, first;
     unsigned index;
@@ -503,7 +503,7 @@ void heap_guard_free(struct kheap *heap, struct heap_span *span, void *address, 
         heap_report_wrong(heap, "kfree", address);
         return;
     }
-    if (bytes != 0 && bytes != __atomic_load_n(&record_of(span, index)->asked, __ATOMIC_RELAXED)) {
+    if (sized && bytes != __atomic_load_n(&record_of(span, index)->asked, __ATOMIC_RELAXED)) {
         mm_bug("kfree_sized of 0x%lx with %lu bytes, which is a block of %lu", (uintptr_t)address,
                bytes, record_of(span, index)->asked);
         return;

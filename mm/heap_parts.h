@@ -356,8 +356,8 @@ static inline uint64_t heap_span_room(const struct heap_span *span)
 
 void *heap_guard_alloc(struct kheap *heap, size_t bytes, size_t align_bytes, bool clear,
                        vaddr_t site);
-void heap_guard_free(struct kheap *heap, struct heap_span *span, void *address, size_t bytes,
-                     vaddr_t site);
+void heap_guard_free(struct kheap *heap, struct heap_span *span, void *address, bool sized,
+                     size_t bytes, vaddr_t site);
 /* The caller's block becomes shorter where it stands. */
 void heap_guard_shrink(struct heap_span *span, unsigned index, size_t bytes);
 /* True if that block is allocated and its caller's first byte is `address`. */

@@ -390,8 +390,8 @@ static bool free_in_class(struct kheap *heap, unsigned slot, struct heap_span *s
 
 static bool size_is_right(const struct heap_span *span, unsigned index, size_t bytes)
 {
-    if (bytes == 0 || span->guards != 0)
-        return true;
+    if (bytes == 0)
+        return false;
     if (__atomic_load_n(&span->states[index], __ATOMIC_RELAXED) == KHEAP_BYTE_ALIGNED)
         return bytes <= heap_span_room(span);
     if (span->front.size_class == HEAP_CLASS_RUN)
@@ -406,8 +406,8 @@ static void shrink_if_much(struct kheap *heap)
         heap_shrink(heap, HEAP_SPARE_CHUNKS);
 }
 
-/* `bytes`: what was asked for, or 0 if the caller does not say. */
-static void slow_free(struct kheap *heap, void *address, size_t bytes, vaddr_t site)
+/* `sized`: the caller says that it asked for `bytes`. */
+static void slow_free(struct kheap *heap, void *address, bool sized, size_t bytes, vaddr_t site)
 {
     unsigned slot = mm_port_cpu_slot();
     unsigned index = 0;
@@ -422,13 +422,13 @@ static void slow_free(struct kheap *heap, void *address, size_t bytes, vaddr_t s
     struct heap_span *span = heap_span_at(heap, (uintptr_t)address);
     bool right = span != NULL && heap_block_index(span, (uintptr_t)address, &index, &first);
     if (right && span->guards != 0) {
-        heap_guard_free(heap, span, address, bytes, site);
+        heap_guard_free(heap, span, address, sized, bytes, site);
         shrink_if_much(heap);
         return;
     }
     right = right && first;
     uint64_t room = right ? heap_span_room(span) : 0; /* the span may be gone afterwards */
-    if (right && !size_is_right(span, index, bytes)) {
+    if (right && sized && !size_is_right(span, index, bytes)) {
         mm_bug("kfree_sized of 0x%lx with %lu bytes, which is a block of %lu", (uintptr_t)address,
                bytes, heap_span_room(span));
         return;
@@ -451,7 +451,7 @@ static inline __attribute__((always_inline)) void free_front(struct kheap_front 
 
     if (!kheap_push_again(cache, block, cache->last) &&
         __builtin_expect(!kheap_push(front, block, KHEAP_CLASSES), 0))
-        slow_free(heap_of(front), block, 0, site);
+        slow_free(heap_of(front), block, false, 0, site);
 }
 
 void kheap_free(struct kheap *heap, void *block)
@@ -542,7 +542,7 @@ static void *resize(struct kheap *heap, void *block, size_t bytes, vaddr_t site)
         return NULL;
     }
     if (bytes == 0) {
-        slow_free(heap, block, 0, site);
+        slow_free(heap, block, false, 0, site);
         return NULL;
     }
     size_t old = room_of(span, index), align = alignment_of(span, index);
@@ -564,7 +564,7 @@ static void *resize(struct kheap *heap, void *block, size_t bytes, vaddr_t site)
     if (span != NULL)
         memset(moved + kept, 0, room_of(span, index) - kept);
     if (__builtin_expect(!kheap_push(&heap->front, block, KHEAP_CLASSES), 0))
-        slow_free(heap, block, 0, site);
+        slow_free(heap, block, false, 0, site);
     return moved;
 }
 
@@ -725,12 +725,15 @@ void kfree(void *block)
     free_front(default_front(), block, CALL_SITE);
 }
 
+/* What no span has: the fast path leaves the block to the slow one. */
+#define NO_CLASS UINT32_MAX
+
 static void free_sized(struct kheap_front *front, void *block, size_t bytes, vaddr_t site)
 {
-    unsigned size_class = bytes - 1 < KHEAP_CLASS_MOST ? kheap_class_of(bytes) : KHEAP_CLASSES - 1;
+    unsigned size_class = bytes - 1 < KHEAP_CLASS_MOST ? kheap_class_of(bytes) : NO_CLASS;
 
     if (__builtin_expect(!kheap_push(front, block, size_class), 0))
-        slow_free(heap_of(front), block, bytes, site);
+        slow_free(heap_of(front), block, true, bytes, site);
 }
 
 void(kfree_sized)(void *block, size_t bytes)

@@ -467,6 +467,29 @@ static void kfree_sized_of_another_size_is_reported(void **state)
     assert_all_free();
 }
 
+/* Sizes that no class has, of blocks of the class with the highest number, of others, and of runs. */
+static void kfree_sized_of_a_size_without_a_class_is_reported(void **state)
+{
+    static const size_t blocks[] = { 16, 64, 4096, KHEAP_CLASS_MOST, KHEAP_CLASS_MOST + 1 };
+    volatile size_t none = 0; /* not a constant */
+
+    (void)state;
+    for (unsigned full = 0; full < 2; full++) {
+        heap_set_up(MM_MIB(4));
+        kheap_set_level(heap, full ? KHEAP_FULL : KHEAP_DEFAULT);
+        for (size_t i = 0; i < COUNT_OF(blocks); i++) {
+            void *block = kmalloc(blocks[i]);
+            EXPECT_BUG_UNCHANGED("kfree_sized|0 bytes", kfree_sized(block, none));
+            EXPECT_BUG_UNCHANGED("kfree_sized|0 bytes", kfree_sized(block, 0));
+            EXPECT_BUG_UNCHANGED("kfree_sized|1048576 bytes", kfree_sized(block, MM_MIB(1)));
+            EXPECT_BUG_UNCHANGED("kfree_sized", kfree_sized(block, SIZE_MAX));
+            kfree_sized(block, blocks[i]);
+        }
+        kfree_sized(NULL, none);
+        assert_all_free();
+    }
+}
+
 static void kfree_of_an_interior_address_is_reported(void **state)
 {
     static const size_t inside[] = { 1, 8, 16, 63, 64, 128, 512, 1023 };
@@ -1357,6 +1380,7 @@ int main(void)
         TEST(kfree_after_the_span_has_ended_is_reported),
         TEST(kfree_after_the_slot_has_lost_the_span_goes_to_its_owner),
         TEST(kfree_sized_of_another_size_is_reported),
+        TEST(kfree_sized_of_a_size_without_a_class_is_reported),
         TEST(kfree_of_an_interior_address_is_reported),
         TEST(kfree_of_a_misaligned_address_in_free_memory_is_reported),
         TEST(kfree_outside_the_heap_is_reported),

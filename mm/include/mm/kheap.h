@@ -227,8 +227,8 @@ void kfree(void *block);
 size_t ksize(const void *block);
 
 /* Like kfree(block) for a block that was asked for, or last resized, with `bytes`. A size of another class
- * (of kmalloc_aligned: one that does not fit), and at the full level any other size, is a bug of the
- * caller. */
+ * (of kmalloc_aligned: one that does not fit), 0 of a block, and at the full level any other size, is a bug
+ * of the caller. */
 void kfree_sized(void *block, size_t bytes);
 
 static inline void *kzalloc(size_t bytes)
