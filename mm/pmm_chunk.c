@@ -493,7 +493,8 @@ void pmm_give_blocks_locked(struct pmm *pmm, const paddr_t *blocks, uint32_t cou
         }
         bittree_add(&core->whole, chunk);
         core->whole_count++;
-        core->large_hint = chunk;
+        if (chunk >= core->block_chunk)
+            core->large_hint = chunk;
         bits_clear(core->clean, chunk);
         count_given(pmm, range, CHUNK_FRAMES);
     }

@@ -103,7 +103,7 @@ struct pmm_core {
 
     uint64_t hint;       /* chunk where code without a cache last found a frame */
     uint64_t table_hint; /* likewise for page tables in MIXED chunks */
-    uint64_t large_hint; /* chunk of the last 2 MiB block that was freed */
+    uint64_t large_hint; /* chunk of the last 2 MiB block freed, not below block_chunk */
     uint64_t frees;      /* goes on whenever there is more for a search to find */
     struct pmm_failure failures[FAILURES_KEPT];
     unsigned next_failure;

@@ -515,6 +515,22 @@ static void large_blocks_that_are_not_kept(void **state)
     assert_pmm_sound(pmm);
 }
 
+/* The block that was freed last goes out first, but not a low one before the high ones. */
+static void large_block_below_4_gib_does_not_go_first(void **state)
+{
+    paddr_t low, high, again;
+
+    (void)state;
+    set_up(MM_MIB(4096 + 64), (struct pmm_config){ 0 });
+    assert_ok(pmm_alloc_contiguous(pmm, 512, LARGE_PAGE_SIZE, MM_GIB(4), &low));
+    assert_ok(pmm_alloc_large(pmm, PMM_NOZERO, &high));
+    pmm_free_large(pmm, high);
+    pmm_free_large(pmm, low);
+    assert_ok(pmm_alloc_large(pmm, PMM_NOZERO, &again));
+    assert_int_equal(again, high);
+    assert_pmm_sound(pmm);
+}
+
 static void memory_above_4_gib_goes_first(void **state)
 {
     const struct boot_range list[] = {
@@ -1243,6 +1259,7 @@ int main(void)
         TEST(kept_large_block_is_free_for_every_wrong_free),
         TEST(kept_large_block_is_taken_back),
         TEST(large_blocks_that_are_not_kept),
+        TEST(large_block_below_4_gib_does_not_go_first),
         TEST(memory_above_4_gib_goes_first),
         TEST(block_may_lie_across_4_gib),
         TEST(large_block_is_freed_from_its_first_frame_on),
