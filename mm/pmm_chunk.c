@@ -481,13 +481,16 @@ void pmm_give_blocks_locked(struct pmm *pmm, const paddr_t *blocks, uint32_t cou
     struct pmm_core *core = pmm->core;
 
     for (uint32_t i = 0; i < count; i++) {
-        struct pmm_range *range = pmm_range_of(pmm, bits_load(&blocks[i]));
-        uint64_t id = id_of(range, bits_load(&blocks[i])), chunk = id / CHUNK_FRAMES;
-        if (pmm_block_is_retiring_locked(pmm, chunk)) {
+        paddr_t block = bits_load(&blocks[i]);
+        struct pmm_range *range = pmm_range_of(pmm, block);
+        uint64_t id = id_of(range, block), chunk = id / CHUNK_FRAMES;
+        /* This copy is out of its cache already: one that is still in a cache is another. */
+        bool wrong = bittree_has(&core->whole, chunk) || pmm_block_is_cached(pmm, block);
+        if (!wrong && pmm_block_is_retiring_locked(pmm, chunk)) {
             give_retiring_block(pmm, range, chunk);
             continue;
         }
-        if (bittree_has(&core->whole, chunk) || chunk_kind(core, chunk) != CHUNK_FULL) {
+        if (wrong || chunk_kind(core, chunk) != CHUNK_FULL) {
             note_bugs(bugs, range, id / BITS_PER_WORD, 1);
             continue;
         }

@@ -315,7 +315,8 @@ uint64_t pmm_give_locked(struct pmm *pmm, struct pmm_range *range, uint64_t word
  * afterwards. */
 bool pmm_block_is_retiring_locked(const struct pmm *pmm, uint64_t chunk);
 
-/* Gives 2 MiB blocks back that were in a cache. */
+/* Gives 2 MiB blocks back that were in a cache; those that are free, or still in a cache, are noted in
+ * *bugs. */
 struct pmm_bugs;
 void pmm_give_blocks_locked(struct pmm *pmm, const paddr_t *blocks, uint32_t count,
                             struct pmm_bugs *bugs);

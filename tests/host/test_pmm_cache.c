@@ -452,6 +452,39 @@ static void kept_large_block_is_free_for_every_wrong_free(void **state)
     }
 }
 
+/* A block that was freed on two slots lies in two caches, and is free once. */
+static void large_block_freed_on_two_slots_is_reported_when_one_is_emptied(void **state)
+{
+    (void)state;
+    for (unsigned both = 0; both < 2; both++) {
+        paddr_t block, first, second;
+        char words[64];
+
+        set_up(MM_MIB(64), (struct pmm_config){ 0 });
+        pmm_free_frame(pmm, alloc_one()); /* the slot knows the range */
+        assert_ok(pmm_alloc_large(pmm, PMM_NOZERO, &block));
+        up();
+        pmm_free_frame(pmm, alloc_one());
+        pmm_free_large(pmm, block);
+        down();
+        pmm_free_large(pmm, block);
+        mm_format(words, sizeof words, "0x%lx|twice", block);
+        if (both != 0)
+            EXPECT_BUG(words, pmm_drain(pmm));
+        else
+            EXPECT_BUG(words, pmm_drain_slot(pmm));
+        assert_pmm_sound(pmm);
+        assert_state(block, PMM_FRAME_FREE);
+        assert_int_equal(pmm_stats(pmm).used_frames, 0);
+        up();
+        assert_ok(pmm_alloc_large(pmm, PMM_NOZERO, &first));
+        down();
+        assert_ok(pmm_alloc_large(pmm, PMM_NOZERO, &second));
+        assert_true(first != second);
+        assert_pmm_sound(pmm);
+    }
+}
+
 /* Each way that needs the memory gets it, from another slot too. */
 static void kept_large_block_is_taken_back(void **state)
 {
@@ -1257,6 +1290,7 @@ int main(void)
         TEST(large_blocks_are_aligned_and_come_back),
         TEST(freed_large_blocks_stay_with_their_slot),
         TEST(kept_large_block_is_free_for_every_wrong_free),
+        TEST(large_block_freed_on_two_slots_is_reported_when_one_is_emptied),
         TEST(kept_large_block_is_taken_back),
         TEST(large_blocks_that_are_not_kept),
         TEST(large_block_below_4_gib_does_not_go_first),

@@ -12,8 +12,10 @@
  *
  * A caller's bug (a free of a frame that is not allocated, an unaligned address, ...) is reported by
  * mm_bug() and changes nothing. When a double free is seen: at once if the frame is in no cache, or in
- * that of the calling CPU; else, at the default level, at the latest when the second copy leaves the
- * cache of the CPU that freed it. At the full level there are no caches: always at once. */
+ * that of the calling slot; else, at the default level, when a copy goes back from its cache to the
+ * shared state and the frame is free there already (a 2 MiB block: or lies in another cache). If an
+ * allocation took a copy first, two own the frame, and it is told only when it is freed again. At the
+ * full level there are no caches: always at once. */
 #ifndef MM_PMM_H
 #define MM_PMM_H
 
