@@ -46,6 +46,8 @@ static MM_COLD mm_status_t alloc_large_slowly(struct pmm *pmm, unsigned flags, p
     if (pmm_is_forbidden("allocation of a 2 MB block"))
         return MM_UNSUPPORTED;
     uint64_t saved = mm_port_lock(&pmm->lock);
+    if (pmm->slots[mm_port_slot()] == &pmm_absent_slot)
+        slot_reset_absent_locked();
     bool found = !pmm_inject_locked(pmm) &&
                  (take_large_locked(pmm, &range, &chunk) ||
                   (pmm_take_back_locked(pmm, &bugs) && take_large_locked(pmm, &range, &chunk)));

@@ -405,6 +405,9 @@ bool pmm_find_block_locked(struct pmm *pmm, uint64_t count, uint64_t align_bytes
 
 extern struct pmm_slot pmm_absent_slot;
 
+/* For each slow way of an allocation that finds no cache (magazine.h, MAGAZINE_ABSENT). */
+void slot_reset_absent_locked(void);
+
 /* The cache of slot `index`, which is the running one, made if need be; NULL if it has none. */
 struct pmm_slot *slot_get_locked(struct pmm *pmm, unsigned index, struct pmm_bugs *bugs);
 

@@ -18,6 +18,13 @@ struct pmm_slot pmm_absent_slot = { .dirty = MAGAZINE_ABSENT,
                                     .zero = MAGAZINE_ABSENT,
                                     .large = MAGAZINE_ABSENT };
 
+void slot_reset_absent_locked(void)
+{
+    magazine_absent_reset(&pmm_absent_slot.dirty);
+    magazine_absent_reset(&pmm_absent_slot.zero);
+    magazine_absent_reset(&pmm_absent_slot.large);
+}
+
 static struct magazine *magazine_of(struct pmm_slot *slot, bool zero)
 {
     return zero ? &slot->zero : &slot->dirty;
@@ -109,8 +116,10 @@ static struct pmm_slot *make_slot(struct pmm *pmm, unsigned index)
     /* Not out of the last frames that there are. */
     if (side_ensure_locked(pmm, 1) && pmm->stats.free_frames > core->dirty_capacity)
         slot = pmm_take_own_locked(pmm);
-    if (slot == NULL)
+    if (slot == NULL) {
+        slot_reset_absent_locked();
         return NULL;
+    }
     memset(slot, 0, sizeof(*slot));
     magazine_init(&slot->dirty, core->dirty_capacity, true);
     magazine_init(&slot->zero, core->zero_capacity, true);
@@ -191,9 +200,7 @@ void slot_leave_own_locked(struct pmm *pmm, const struct pmm_range *range, uint6
 struct pmm_slot *slot_get_locked(struct pmm *pmm, unsigned index, struct pmm_bugs *bugs)
 {
     if (!pmm->core->cached || index >= MM_PORT_SLOTS) {
-        magazine_absent_reset(&pmm_absent_slot.dirty);
-        magazine_absent_reset(&pmm_absent_slot.zero);
-        magazine_absent_reset(&pmm_absent_slot.large);
+        slot_reset_absent_locked();
         return NULL;
     }
     if (__builtin_expect(bits_test(pmm->core->suspended, index), 0) &&

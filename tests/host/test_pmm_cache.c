@@ -918,6 +918,26 @@ static void block_that_is_popped_while_it_is_retired_goes_back(void **state)
     }
 }
 
+/* Several CPUs pop from what they share where they have no cache, and may leave a smaller `bottom` each
+ * time: the slow ways put it right. */
+static void bottoms_of_the_absent_cache_do_not_drift(void **state)
+{
+    paddr_t frame;
+
+    (void)state;
+    set_up(MM_MIB(64), (struct pmm_config){ 0 });
+    pmm_absent_slot.large.bottom = -5;
+    assert_ok(pmm_alloc_large(pmm, PMM_NOZERO, &frame));
+    assert_int_equal(pmm_absent_slot.large.bottom, 0);
+    while (pmm_alloc_frame_flags(pmm, PMM_NOZERO, &frame) == MM_OK)
+        continue;
+    up(); /* nothing is left to make a cache of */
+    pmm_absent_slot.dirty.bottom = -5;
+    assert_status(pmm_alloc_frame_flags(pmm, PMM_NOZERO, &frame), MM_OUT_OF_MEMORY);
+    assert_int_equal(pmm_absent_slot.dirty.bottom, 0);
+    down();
+}
+
 /* ---- bookkeeping ---- */
 
 #define BLOCKS 32u
@@ -1308,6 +1328,7 @@ int main(void)
         TEST(frame_that_is_freed_while_it_is_retired_is_not_handed_out),
         TEST(block_that_is_freed_while_it_is_retired_goes_back),
         TEST(block_that_is_popped_while_it_is_retired_goes_back),
+        TEST(bottoms_of_the_absent_cache_do_not_drift),
         TEST(reserving_needs_no_two_neighbours),
         TEST(reserving_takes_caches_back),
         TEST(page_tables_need_no_two_neighbours),
