@@ -226,6 +226,14 @@ static bool take_block_locked(struct pmm *pmm, uint64_t count, uint64_t align_by
     return true;
 }
 
+/* True if emptying the caches may help: it costs a barrier and everybody's cache. */
+static bool may_be_had_locked(const struct pmm *pmm, uint64_t count)
+{
+    uint64_t zeroed;
+
+    return count <= pmm->stats.free_frames + pmm_count_cached_locked(pmm, &zeroed);
+}
+
 mm_status_t pmm_alloc_contiguous(struct pmm *pmm, uint64_t count_frames, uint64_t align_bytes,
                                  paddr_t limit, paddr_t *out)
 {
@@ -246,7 +254,7 @@ mm_status_t pmm_alloc_contiguous_flags(struct pmm *pmm, uint64_t count_frames, u
     uint64_t saved = mm_port_lock(&pmm->lock);
     bool found = !pmm_inject_locked(pmm) && count_frames <= pmm->stats.total_frames &&
                  (take_block_locked(pmm, count_frames, align_bytes, limit, &first) ||
-                  (pmm_take_back_locked(pmm, &bugs) &&
+                  (may_be_had_locked(pmm, count_frames) && pmm_take_back_locked(pmm, &bugs) &&
                    take_block_locked(pmm, count_frames, align_bytes, limit, &first)));
     pmm_unlock_after_alloc(pmm, saved, &bugs);
     if (!found) {

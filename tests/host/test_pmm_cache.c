@@ -938,6 +938,23 @@ static void bottoms_of_the_absent_cache_do_not_drift(void **state)
     down();
 }
 
+/* Nobody's cache is emptied for what can never be had. */
+static void request_for_more_than_there_is_leaves_the_caches_alone(void **state)
+{
+    paddr_t first;
+
+    (void)state;
+    set_up_cached(MM_MIB(16), 64);
+    (void)make_cache_in_the_upper_slot();
+    struct pmm_stats before = pmm_stats(pmm);
+    assert_true(before.cached_frames > 0);
+    assert_status(pmm_alloc_contiguous(pmm, before.free_frames + 1, FRAME_SIZE, PMM_NO_LIMIT,
+                                       &first),
+                  MM_OUT_OF_MEMORY);
+    assert_int_equal(pmm_stats(pmm).cached_frames, before.cached_frames);
+    assert_pmm_sound(pmm);
+}
+
 /* ---- bookkeeping ---- */
 
 #define BLOCKS 32u
@@ -1329,6 +1346,7 @@ int main(void)
         TEST(block_that_is_freed_while_it_is_retired_goes_back),
         TEST(block_that_is_popped_while_it_is_retired_goes_back),
         TEST(bottoms_of_the_absent_cache_do_not_drift),
+        TEST(request_for_more_than_there_is_leaves_the_caches_alone),
         TEST(reserving_needs_no_two_neighbours),
         TEST(reserving_takes_caches_back),
         TEST(page_tables_need_no_two_neighbours),
