@@ -87,8 +87,10 @@ static bool take_dirty(struct pmm *pmm, unsigned index, paddr_t *address)
     struct pmm_bugs bugs = { 0 };
     uint64_t saved = mm_port_lock(&pmm->lock);
     struct pmm_slot *slot = slot_get_locked(pmm, index, &bugs);
-    bool found = slot != NULL && !slot_is_full_locked(slot, true);
 
+    if (slot != NULL)
+        slot_compact_locked(slot); /* what others have taken leaves room */
+    bool found = slot != NULL && !slot_is_full_locked(slot, true);
     if (found && !slot_pop_locked(slot, false, address)) {
         uint64_t chunk = pmm_find_chunk_locked(pmm, slot->hint, true);
         found = chunk != CHUNK_NONE && !bits_test(core->clean, chunk);

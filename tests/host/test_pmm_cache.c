@@ -955,6 +955,26 @@ static void request_for_more_than_there_is_leaves_the_caches_alone(void **state)
     assert_pmm_sound(pmm);
 }
 
+/* What another CPU has taken out of a cache makes room for idle clearing. */
+static void idle_work_goes_on_when_another_cpu_has_emptied_the_cache(void **state)
+{
+    unsigned done = 0;
+
+    (void)state;
+    set_up_cached(MM_MIB(16), 64);
+    pmm_free_frame(pmm, alloc_one());
+    while (pmm_idle_work(pmm))
+        assert_true(++done < 1000);
+    assert_true(pmm_stats(pmm).zeroed_frames > 0);
+    up();
+    pmm_drain(pmm);
+    down();
+    assert_int_equal(pmm_stats(pmm).zeroed_frames, 0);
+    assert_true(pmm_idle_work(pmm));
+    assert_int_equal(pmm_stats(pmm).zeroed_frames, 1);
+    assert_pmm_sound(pmm);
+}
+
 /* ---- bookkeeping ---- */
 
 #define BLOCKS 32u
@@ -1347,6 +1367,7 @@ int main(void)
         TEST(block_that_is_popped_while_it_is_retired_goes_back),
         TEST(bottoms_of_the_absent_cache_do_not_drift),
         TEST(request_for_more_than_there_is_leaves_the_caches_alone),
+        TEST(idle_work_goes_on_when_another_cpu_has_emptied_the_cache),
         TEST(reserving_needs_no_two_neighbours),
         TEST(reserving_takes_caches_back),
         TEST(page_tables_need_no_two_neighbours),
