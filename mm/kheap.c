@@ -272,7 +272,8 @@ static void *slow_alloc(struct kheap *heap, size_t bytes, size_t align_bytes, bo
     return block;
 }
 
-/* The class of up to 1 KiB, by sixteen bytes: one load, where kheap_class_of() has a branch and a bit scan. */
+/* The class of up to 1 KiB, by sixteen bytes: one load, where kheap_class_of() has a branch and a bit
+ * scan. */
 #define CLASS_TABLE_MOST 1024u
 
 static const uint8_t class_table[CLASS_TABLE_MOST / 16] = {

@@ -6,8 +6,8 @@
  *      contiguous  found by pmm_find.c, then marked; a search that failed is remembered
  *
  * The memory of failed searches: (count, alignment, limit, core->frees then). As long as no frame has
- * become free since, nor a block of page tables open to all, a request that asks for at least as much, aligned at least as strictly, below at
- * most the same limit, must fail too. */
+ * become free since, nor a block of page tables open to all, a request that asks for at least as
+ * much, aligned at least as strictly, below at most the same limit, must fail too. */
 #include "mm/pmm_parts.h"
 
 #define unlikely(x) __builtin_expect((x), 0)

@@ -11,7 +11,14 @@
  * 4 KiB, every other one to 16 bytes at least. More is kmalloc_aligned()'s.
  *
  * Context, where nothing else is said: any CPU, also interrupt handlers; from an NMI or machine check
- * handler it is a bug of the caller. */
+ * handler it is a bug of the caller. In a heap with a window some blocks have pages that are mapped
+ * for them alone: above 1 MiB, and at the full level what a thread takes of more than 60 KiB or
+ * aligned to more than a page. Handlers take no block above 1 MiB, and give none of these back.
+ *
+ * Locking, where nothing else is said: the lock of the heap; the pmm is called, and memory mapped
+ * and unmapped, without it. In a thread of control any call that takes or gives back a block may
+ * give memory to the pmm, and then waits for the other CPUs: as pmm_set_low_water() says, the
+ * caller holds no lock for which another CPU may spin with interrupts off without answering. */
 #ifndef MM_KHEAP_H
 #define MM_KHEAP_H
 
@@ -52,13 +59,16 @@ MM_MUST_USE mm_status_t kheap_init(void *base, size_t bytes, struct address_spac
 
 /* A heap that grows and shrinks. */
 struct kheap_config {
-    void *first; /* its first memory, page-aligned, mapped; it keeps that for good, and its own
-                           * state is at the beginning */
+    /* Its first memory, page-aligned, mapped. It keeps that for good, with its own state at the
+     * beginning. */
+    void *first;
     uint64_t first_bytes; /* a multiple of PAGE_SIZE */
     bool first_is_zero;
-    vaddr_t
-        base; /* all memory that it will ever have lies in [base, base + bytes), the first, too: the */
-    uint64_t bytes; /* heap window, or, without kvm, the HHDM of all RAM. base: page-aligned */
+    /* All memory that it will ever have, the first included, lies in [base, base + bytes): the
+     * heap's window, or, without kvm, the HHDM of all RAM. `base` is page-aligned; without kvm it
+     * is where physical address 0 shows. */
+    vaddr_t base;
+    uint64_t bytes;
     struct address_space *space; /* for kheap_to_phys; NULL: the HHDM */
     struct pmm *pmm;             /* where frames come from */
     struct kvm *kvm;             /* the heap's window is its; NULL: frames are used in the HHDM */
@@ -67,7 +77,12 @@ struct kheap_config {
     bool (*find_symbol)(vaddr_t address, struct boot_symbol *out);
 };
 
-/*   On failure: MM_INVALID_ARGUMENT (first memory too small), MM_OUT_OF_MEMORY. */
+/* Makes a heap as the config says; the config is copied.
+ *   Returns:    MM_OK and the heap in *out, which lies at config->first and must not be moved.
+ *   On failure: MM_INVALID_ARGUMENT (the first memory is too small for the heap's own state),
+ *               MM_OUT_OF_MEMORY (no frames for its table); *out is as before, the first memory
+ *               holds anything.
+ *   Context:    thread of control; nobody else knows this heap yet. */
 MM_MUST_USE mm_status_t kheap_create(const struct kheap_config *config, struct kheap **out);
 
 /* ---- Allocating and freeing; the calls on the default heap stand at the end ---- */
@@ -119,8 +134,11 @@ MM_MUST_USE mm_status_t kheap_to_phys(struct kheap *heap, const void *address, s
 
 /* Gives back what the caches of all slots hold, or of one that is over (its thread has ended) or the
  * caller's own, whose memory then belongs to nobody; wholly free memory goes back to where it came from.
- *   Context:    thread of control.
- *   Cost:       a barrier on every CPU. */
+ *   Context:    thread of control, no lock held. In an interrupt handler (the low-water callback of
+ *               mm_init() comes there, too) caches and quarantine are emptied, but wholly free
+ *               chunks stay with the heap until a thread drains, or frees the last block of another
+ *               one. Blocks with pages of their own leave the quarantine for the pmm even there.
+ *   Cost:       a barrier on every CPU; for memory that goes back, a shootdown each time. */
 #define KHEAP_ALL_SLOTS UINT32_MAX
 void kheap_drain(struct kheap *heap, unsigned slot);
 
@@ -131,11 +149,20 @@ enum kheap_level {
     KHEAP_FULL,    /* and red zones, quarantine, random placement, call sites */
 };
 
-/* Switches the level at run time; blocks that are alive keep the guards that they were given. */
+/* The switches below (level, sites, injection, log level) turn the caches off and on.
+ *   Context:    thread of control, one caller of any of them at a time; other CPUs may be in calls
+ *               of the heap, and go on by what they have read until they call again.
+ *   Locking:    the lock of the heap.
+ *   Cost:       a barrier on every CPU where caches are turned off. */
+
+/* Switches the level at run time; blocks that are alive keep the guards that they were given. Back
+ * at the default level the quarantine is emptied. */
 void kheap_set_level(struct kheap *heap, enum kheap_level level);
+/* Context: any. */
 enum kheap_level kheap_level(const struct kheap *heap);
 
-/* Records the call site of every allocation from now on, also at the default level. */
+/* Records the call site of every allocation from now on, also at the default level; blocks that are
+ * alive keep what they have. */
 void kheap_record_sites(struct kheap *heap, bool on);
 
 /* Takes over a changed mm_log_level: at MM_LOG_DEBUG each call is one line. */
@@ -154,10 +181,11 @@ struct kheap_faults {
     vaddr_t site, behind; /* call sites in [site, behind); site 0: all; behind 0: this site only */
 };
 
-/* Injects failures from now on; NULL: none. Counting begins anew. */
+/* Injects failures from now on; NULL: none. Counting begins anew. The conditions are copied.
+ *   Context, Locking: as kheap_set_level. */
 void kheap_inject(struct kheap *heap, const struct kheap_faults *faults);
 
-/* Failures injected since kheap_inject(). */
+/* Failures injected since kheap_inject(). Context: any; no lock. */
 uint64_t kheap_injected(const struct kheap *heap);
 
 /* Reads the value of mm.fail=: conditions joined by commas, nth:5 every:100 chance:3 size:64-128
@@ -167,13 +195,18 @@ MM_MUST_USE bool kheap_faults_read(const char *text, size_t bytes, struct kheap_
 
 /* ---- Leaks ---- */
 
-/* A moment: what is allocated after it can be listed. */
+/* A moment: what is allocated after it can be listed. Moments pass only while sites are recorded.
+ *   Context:    any CPU, also interrupt handlers. */
 uint64_t kheap_mark(struct kheap *heap);
 
 /* Logs what was allocated since the mark and is still alive, one line for each call site, the most bytes
  * first: "leak: 3 blocks, 300 bytes allocated by 0x... (name + 0x42)", the name where the heap has names.
  * Needs recorded sites (KHEAP_FULL, or kheap_record_sites); else one line says so.
- *   Returns:    the number of such blocks. */
+ *   Returns:    the number of such blocks.
+ *   Context:    thread of control. Blocks that others take or give back meanwhile may be counted or
+ *               not.
+ *   Locking:    the lock of the heap while it counts, none while it logs.
+ *   Cost:       a look at each page of the heap and each block with a record, with the lock. */
 uint64_t kheap_report_since(struct kheap *heap, uint64_t mark);
 
 /* ---- Asking ---- */
@@ -201,6 +234,10 @@ struct kheap_peek {
  *   Context:    any. */
 MM_MUST_USE bool kheap_peek(const struct kheap *heap, vaddr_t address, struct kheap_peek *out);
 
+/* The counters: consistent with each other while nobody is in a call of the heap, else each true at
+ * some moment of the call.
+ *   Context:    any CPU, also interrupt handlers; not an NMI or machine check handler.
+ *   Cost:       a lock; looks at every cache of every slot, and at the quarantine. */
 struct kheap_stats kheap_stats(struct kheap *heap);
 
 /* Full consistency check: every block in one place, no two free buddies side by side, the counters;

@@ -25,7 +25,8 @@ MM_BEGIN_DECLS
  *               lines are logged unless it says mm.log=...
  *   Returns:    true.
  *   On failure: false (NULL, unaligned, too small, too large for this CPU's physical addresses, or
- *               options longer than 480 bytes); what mm itself cannot live with ends the process after a line that says why.
+ *               options longer than 480 bytes); what mm itself cannot live with ends the process
+ *               after a line that says why.
  *   Context:    one thread, before others use mm. */
 MM_MUST_USE bool mello_linux_init(void *base, size_t bytes, const char *options);
 

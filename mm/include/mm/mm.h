@@ -7,16 +7,24 @@
  * Who may call what, once it is up, from any CPU:
  *
  *      thread of control       everything
- *      interrupt handler,      pmm_alloc_*, pmm_free_*, pmm_frame_state, pmm_stats, kmalloc, kfree,
- *      nested or not           kheap_alloc, kheap_free, kheap_size, kheap_stats, phys_to_virt,
- *                              virt_to_phys, mm_explain, and the log
- *      fault handler           mm_explain and the *_peek functions: they take no lock
+ *      interrupt handler,      frames: all of pmm.h but pmm_init and pmm_verify
+ *      nested or not           heap: what takes, resizes and gives back blocks of up to 1 MiB;
+ *                              kheap.h says what else, and what not at the full level
+ *                              phys_to_virt, virt_to_phys, mm_explain*, and the log
+ *      fault handler           mm_explain*, kheap_peek, kvm_peek, paging_peek, pmm_peek_*: these
+ *                              take no lock (paging_fault says for itself when it may be called)
  *      NMI, machine check      as a fault handler; allocation and free of frames and blocks are
  *                              refused with a report
  *
- * paging_*, kvm_* and kheap_to_phys take the lock of an address space and may wait for other CPUs: not
- * in interrupt handlers, but for kvm_heap_commit() within 2 MiB, and for what takes no lock
- * (paging_translate, paging_peek, kvm_peek). */
+ * Each header says it for its functions; where this list and a header differ, the header is right.
+ * paging_* and kvm_* take the lock of an address space and may wait for other CPUs: not in
+ * interrupt handlers, but for kvm_heap_commit() within 2 MiB, and for what takes no lock
+ * (paging_translate, paging_peek, kvm_peek).
+ *
+ * A thread that takes frames or blocks, or gives blocks back, may find itself giving memory of the
+ * heap back (pmm_set_low_water, kheap.h): that unmaps, and waits for the other CPUs. So it must
+ * hold no lock for which another CPU may spin with interrupts off, but those of mm_port_lock(),
+ * which answer meanwhile. */
 #ifndef MM_MM_H
 #define MM_MM_H
 
@@ -62,7 +70,9 @@ struct mm {
 };
 
 /* Brings up memory management in the order: log, HHDM offset, memory map, frames, CPU protection, own
- * page tables, windows, heap. Logs what it does.
+ * page tables, windows, heap. Logs what it does. The low-water callback of the frames
+ * (pmm_set_low_water, at a 64th of all) is the heap's from here on: kheap_drain() of all slots. Who
+ * sets another one replaces it, and calls kheap_drain(mm->heap, KHEAP_ALL_SLOTS) in it.
  *   On failure: one `[MM] ERROR: ...` line, then mm_port_halt(). It returns only with everything up.
  *   Context:    boot CPU, once for each `mm`, interrupts off. */
 void mm_init(struct mm *mm, const struct boot_info *boot);

@@ -262,7 +262,8 @@ struct paging_window {
 
 /* Registers a window.
  *   On failure: MM_NOT_ALIGNED, MM_INVALID_ARGUMENT (0 bytes, no function), MM_INVALID_ADDRESS (wraps,
- *               not canonical, or the upper half of a space that shares it), MM_ALREADY_MAPPED (it meets another window). Nothing changed. */
+ *               not canonical, or the upper half of a space that shares it), MM_ALREADY_MAPPED (it
+ *               meets another window). Nothing changed. */
 MM_MUST_USE mm_status_t paging_watch(struct address_space *space, struct paging_window *window);
 
 /* Takes a window out again; one that is not registered is a bug of the caller. The caller sees to it

@@ -55,7 +55,8 @@ struct pmm_stats {
     uint64_t retired_frames; /* bad RAM */
 };
 
-/* Called when free memory has fallen below the mark: see pmm_set_low_water. */
+/* Called when free memory has fallen below the mark, in the context of whoever took the frame that
+ * did it: see pmm_set_low_water. */
 typedef void (*pmm_low_water_fn)(void *context);
 
 struct pmm {
@@ -99,6 +100,8 @@ void pmm_init(struct pmm *pmm, const struct memmap *map, void *metadata,
  *               `flags` any content.
  *   Context:    any CPU, also interrupt handlers; from an NMI or machine check handler it is a bug
  *               of the caller (MM_UNSUPPORTED).
+ *   Locking:    the lock of the pmm at most, and none of it while the low-water callback runs: what
+ *               that may need, the caller must not hold (pmm_set_low_water).
  *   Cost:       usually no lock, no locked instruction, no line that another CPU writes; one frame is
  *               cleared. */
 MM_MUST_USE mm_status_t pmm_alloc_frame(struct pmm *pmm, paddr_t *out);
@@ -116,7 +119,8 @@ void pmm_free_zeroed_frame(struct pmm *pmm, paddr_t frame);
 /* Takes `count` single frames at once, or none.
  *   Returns:    MM_OK and the addresses in out[count].
  *   On failure: MM_OUT_OF_MEMORY; the pool is as before, out[] is written at most where another CPU took
- *               memory at the same moment. */
+ *               memory at the same moment.
+ *   Content, Context, Locking: as pmm_alloc_frame. */
 MM_MUST_USE mm_status_t pmm_alloc_frames(struct pmm *pmm, uint64_t count, unsigned flags,
                                          paddr_t *out);
 
@@ -125,18 +129,28 @@ void pmm_free_frames(struct pmm *pmm, const paddr_t *frames, uint64_t count);
 
 /* Page-table frames are told apart, so that pmm_free_frame on one is reported. They come out of 2 MiB
  * blocks of their own where memory allows it.
+ *   Returns:    MM_OK and the frame's physical address in *out, 4096-byte aligned.
+ *   On failure: MM_OUT_OF_MEMORY: no frame is free, in no cache either; *out and the pool are as
+ *               before.
  *   Content:    zeroes, and a table that is freed must hold zeroes: it is not cleared again. Debug
  *               builds and the full level check that.
- *   Cost:       a lock. */
+ *   Context, Locking: as pmm_alloc_frame.
+ *   Cost:       a lock; one frame is cleared, but for the few tables that were freed last. */
 MM_MUST_USE mm_status_t pmm_alloc_table(struct pmm *pmm, paddr_t *out);
-/* With PMM_NOZERO its content is anything: the caller writes all entries before it is used. */
+/* With PMM_NOZERO its content is anything: the caller writes all entries before it is used.
+ * Everything else as pmm_alloc_table. */
 MM_MUST_USE mm_status_t pmm_alloc_table_flags(struct pmm *pmm, unsigned flags, paddr_t *out);
+/* Gives a table back. A frame that is no page table, and one that is seen not to hold zeroes, is a
+ * bug of the caller; nothing changes.
+ *   Context:    as pmm_alloc_frame. */
 void pmm_free_table(struct pmm *pmm, paddr_t frame);
 
 /* ---- blocks ---- */
 
 /* Takes a block of 2 MiB, aligned to its size; above 4 GiB if there is one.
- *   On failure: MM_OUT_OF_MEMORY.
+ *   Returns:    MM_OK and the block's physical address in *out.
+ *   On failure: MM_OUT_OF_MEMORY, MM_INVALID_ARGUMENT (flags); nothing changed.
+ *   Content, Context, Locking: as pmm_alloc_frame.
  *   Cost:       as pmm_alloc_frame for one of the last two blocks that this slot has freed; else a lock,
  *               no search; with no cached frames the answer "no" takes less than 1 us with up to 32
  *               caches: two lines of each are looked at. */
@@ -156,8 +170,9 @@ void pmm_free_large(struct pmm *pmm, paddr_t block);
  *               frames inside 2 MiB blocks of page tables are not considered.
  *   Context:    as pmm_alloc_frame.
  *   Cost:       a lock; a search over 2 MiB blocks with free frames. A search that failed is remembered:
- *               until there is more to be found, a request that is not easier is refused without one (< 1 us,
- *               as pmm_alloc_large says). One for more than is free leaves the caches alone. */
+ *               until there is more to be found, a request that is not easier is refused without
+ *               one (< 1 us, as pmm_alloc_large says). One for more than is free leaves the caches
+ *               alone. */
 MM_MUST_USE mm_status_t pmm_alloc_contiguous(struct pmm *pmm, uint64_t count_frames,
                                              uint64_t align_bytes, paddr_t limit, paddr_t *out);
 MM_MUST_USE mm_status_t pmm_alloc_contiguous_flags(struct pmm *pmm, uint64_t count_frames,
@@ -198,8 +213,15 @@ MM_MUST_USE mm_status_t pmm_retire_range(struct pmm *pmm, paddr_t base, paddr_t 
  * looked at, so it may come early by as much as lies in caches, and it comes again only after
  * memory has risen above the mark, by the size of two caches where there are any.
  *   Context:    as pmm_alloc_frame.
- *   Passed:     called without a lock, in the allocation that crossed the mark, which has succeeded; it
- *               may call mm. */
+ *   Passed:     called without a lock of mm, in the call that crossed the mark (pmm_alloc_*,
+ *               pmm_reserve_range, pmm_retire_range, and all that take frames, such as kmalloc and
+ *               paging_*) and in its context: a thread, or an interrupt handler. It may call mm as
+ *               that context may.
+ *   Locking:    the callback that mm_init() sets is the heap's, kheap_drain(): in a thread it
+ *               unmaps what the heap gives back (the lock of the kernel's space, a shootdown that
+ *               waits for every CPU). So a thread that takes frames holds no lock for which another
+ *               CPU may wait with interrupts off without answering (mm_port_lock() answers), and
+ *               nobody who takes frames holds a lock that the callback takes. */
 void pmm_set_low_water(struct pmm *pmm, uint64_t frames, pmm_low_water_fn callback, void *context);
 
 /* One bit of work for an idle CPU: clears one free frame, so that a later allocation need not.
@@ -234,6 +256,11 @@ enum pmm_frame_state {
     PMM_FRAME_RETIRED, /* bad RAM */
 };
 
+/* What the frame that holds `address` is now; PMM_FRAME_OUTSIDE for what is no RAM of this pmm.
+ * Frames in caches are free.
+ *   Context:    any CPU, also interrupt handlers; not an NMI or machine check handler, which may
+ *               have interrupted the owner of the lock (pmm_peek_frame takes none).
+ *   Cost:       a lock; for a frame that is used, a look into the caches. */
 enum pmm_frame_state pmm_frame_state(struct pmm *pmm, paddr_t address);
 
 /* "free", "used", "reserved", "page-table", "outside RAM", "retired". */
@@ -258,10 +285,15 @@ struct pmm_peek {
 struct pmm_peek pmm_peek_frames(const struct pmm *pmm, paddr_t address);
 
 /* The counters. Exact if nobody allocates or frees meanwhile, else each true at some moment of the call.
+ *   Context:    as pmm_frame_state.
  *   Cost:       a lock, and a line for each cache; no counter is shared by the fast paths. */
 struct pmm_stats pmm_stats(struct pmm *pmm);
 
-/* The extent of range `index` (below stats.range_count), lowest first, and what is free there. */
+/* The extent of range `index`, lowest first, and what is free there.
+ *   Units:      `index` below stats.range_count; a larger one is a bug of the caller that only
+ *               debug builds see (MM_ASSERT).
+ *   Context:    pmm_range_extent: any, it takes no lock and its answer never changes after
+ *               pmm_init; pmm_range_stats: as pmm_frame_state. */
 struct mm_extent pmm_range_extent(const struct pmm *pmm, size_t index);
 struct pmm_range_stats {
     struct mm_extent extent;
@@ -271,6 +303,7 @@ struct pmm_range_stats {
 struct pmm_range_stats pmm_range_stats(struct pmm *pmm, size_t index);
 
 /* Frames of the longest run of free ones outside the caches.
+ *   Context:    as pmm_frame_state.
  *   Cost:       looks at each 2 MiB block, with the lock. */
 uint64_t pmm_largest_free(struct pmm *pmm);
 
