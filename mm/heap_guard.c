@@ -396,17 +396,17 @@ bool heap_guard_is_block(const struct heap_span *span, unsigned index, vaddr_t a
     return heap_state_is_used(state) && address == caller_start(span, index);
 }
 
-/* The block goes back to its span, or its run ends. */
+/* The block, which the caller has claimed or taken out of the quarantine, goes back to its span, or its
+ * run ends. Until then it stays in a state in which nobody else can free it. */
 static void put_back(struct kheap *heap, struct heap_span *span, unsigned index)
 {
-    bool run = span->front.size_class == HEAP_CLASS_RUN;
-
-    mm_port_memory_freed((void *)block_start(span, index), heap_span_room(span));
-    if (run) {
-        __atomic_store_n(&span->states[0], KHEAP_BYTE_ALLOCATED, __ATOMIC_RELAXED);
-        (void)heap_run_free(heap, span);
+    if (span->front.size_class == HEAP_CLASS_RUN) {
+        bool right = heap_run_free(heap, span, span->front.base, true);
+        MM_ASSERT(right);
+        (void)right;
         return;
     }
+    mm_port_memory_freed((void *)block_start(span, index), heap_span_room(span));
     uint64_t saved = mm_port_lock(&heap->lock);
     __atomic_store_n(&span->states[index], KHEAP_BYTE_FREE, __ATOMIC_RELAXED);
     heap_span_put_locked(heap, span, index);

@@ -382,7 +382,10 @@ uint64_t heap_random(uint64_t *state);
 /* A span of one block over new pages; its state byte is set last. */
 struct heap_span *heap_run_alloc(struct kheap *heap, size_t bytes, size_t align_bytes,
                                  uint8_t state, bool *zeroed);
-bool heap_run_free(struct kheap *heap, struct heap_span *span);
+/* Ends the run whose block begins at `base`. `claimed`: the block, of a guarded span, is the caller's alone
+ * already; else it must be allocated.
+ *   Returns:  false: there is no such block any more, and nothing has changed. */
+bool heap_run_free(struct kheap *heap, struct heap_span *span, vaddr_t base, bool claimed);
 
 /* ---- heap_report.c ---- */
 

@@ -346,15 +346,33 @@ static bool claim_state(uint8_t *state, uint8_t to)
                                        __ATOMIC_RELAXED);
 }
 
-bool heap_run_free(struct kheap *heap, struct heap_span *span)
+/* Another CPU that frees the same block at this moment may have been first, and the span may be another
+ * run's meanwhile: nothing that was read of it before the lock is believed. */
+static bool run_is_right_locked(const struct kheap *heap, struct heap_span *span, vaddr_t base,
+                                bool claimed)
 {
-    uint64_t room = heap_span_room(span), offset = span->run, bytes = span->bytes;
-    bool own_chunks = span->own_chunks;
+    if (heap_span_at(heap, base) != span || span->front.size_class != HEAP_CLASS_RUN ||
+        span->front.base != base || (span->guards != 0) != claimed)
+        return false;
+    if (!claimed)
+        return claim_state(&span->states[0], KHEAP_BYTE_FREE);
+    __atomic_store_n(&span->states[0], KHEAP_BYTE_FREE, __ATOMIC_RELAXED);
+    return true;
+}
+
+bool heap_run_free(struct kheap *heap, struct heap_span *span, vaddr_t base, bool claimed)
+{
+    uint64_t offset = 0, bytes = 0;
+    bool own_chunks = false;
     uint64_t saved = mm_port_lock(&heap->lock);
-    bool right = claim_state(&span->states[0], KHEAP_BYTE_FREE);
+    bool right = run_is_right_locked(heap, span, base, claimed);
 
     if (right) {
-        mm_port_memory_freed((void *)span->front.base, room);
+        uint64_t room = heap_span_room(span);
+        offset = span->run;
+        bytes = span->bytes;
+        own_chunks = span->own_chunks;
+        mm_port_memory_freed((void *)base, room);
         heap->run_blocks--;
         heap->run_bytes -= room;
         heap_span_end_locked(heap, span);
@@ -435,8 +453,9 @@ static void slow_free(struct kheap *heap, void *address, bool sized, size_t byte
         return;
     }
     if (right)
-        right = span->front.size_class == HEAP_CLASS_RUN ? heap_run_free(heap, span)
-                                                         : free_in_class(heap, slot, span, index);
+        right = span->front.size_class == HEAP_CLASS_RUN
+                    ? heap_run_free(heap, span, (uintptr_t)address, false)
+                    : free_in_class(heap, slot, span, index);
     if (!right) {
         heap_report_wrong(heap, "kfree", address);
         return;

@@ -52,8 +52,8 @@ $(foreach variant,plain san tsan,$(eval $(call host_variant,$(variant))))
 # kheap_create() and gives the heap's frames at their address in the fake RAM.
 HOST_LINK_test_init := -Wl,--wrap=kheap_create
 
-# A handler comes in when the heap has drained its caches.
-HOST_LINK_test_threads := -Wl,--wrap=mm_port_cpu_barrier
+# A handler comes in when the heap has drained its caches, or is about to take its lock.
+HOST_LINK_test_threads := -Wl,--wrap=mm_port_cpu_barrier -Wl,--wrap=mm_port_lock
 
 HOST_LIBRARY := $(BUILD)/libmello-mm-hosted.a
 HOST_CHECKS  := 'sh tests/host/smoke.sh $(HOST_CXX) $(HOST_LIBRARY)' \

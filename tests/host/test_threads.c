@@ -6,6 +6,8 @@
 #include "threads.h"
 #include "walker.h"
 
+#include "mm/heap_parts.h"
+
 #include <string.h>
 
 #define THREADS 4u
@@ -235,6 +237,111 @@ static void heap_gives_what_it_drained_to_who_drained_it(void **state)
     hosted_interrupt_detach(0);
 }
 
+/* ---- Another free comes in where the heap is about to take its lock ---- */
+
+static unsigned locks_to_go; /* 0: nobody waits */
+static void *victim, *newcomer;
+static size_t newcomer_bytes; /* 0: none comes */
+
+uint64_t __wrap_mm_port_lock(struct mm_port_lock *lock);
+uint64_t __real_mm_port_lock(struct mm_port_lock *lock);
+
+uint64_t __wrap_mm_port_lock(struct mm_port_lock *lock)
+{
+    if (locks_to_go != 0 && lock == &heap->lock && --locks_to_go == 0)
+        hosted_interrupt_raise(0);
+    return __real_mm_port_lock(lock);
+}
+
+static void free_victim(void)
+{
+    kheap_free(heap, victim);
+    if (newcomer_bytes != 0)
+        newcomer = kheap_alloc(heap, newcomer_bytes);
+}
+
+/* Frees the victim, and once more before the lock is taken for the `nth` time.
+ *   Returns:  false if it is not taken so often. */
+static bool free_again_at_lock(unsigned nth)
+{
+    locks_to_go = nth;
+    bugs = 0;
+    kheap_free(heap, victim);
+    if (locks_to_go == 0)
+        return true;
+    locks_to_go = 0;
+    assert_int_equal(counted(&bugs), 0);
+    return false;
+}
+
+/* Who comes second may be either; when it is over, the pages are another block's. */
+static void heap_run_freed_twice_at_once_spares_the_next_one(void **state)
+{
+    (void)state;
+    set_up();
+    assert_true(hosted_interrupt_attach(0, 0, free_victim));
+    newcomer_bytes = MM_KIB(500);
+    for (unsigned nth = 1;; nth++) {
+        void *beside;
+        victim = kheap_alloc(heap, MM_KIB(100));
+        beside = kheap_alloc(heap, MM_KIB(100)); /* so the newcomer stands elsewhere */
+        newcomer = NULL;
+        assert_non_null(victim);
+        if (!free_again_at_lock(nth)) {
+            kheap_free(heap, beside);
+            assert_true(nth > 1);
+            break;
+        }
+        assert_int_equal(counted(&bugs), 1);
+        assert_non_null(newcomer);
+        assert_ptr_not_equal(newcomer, victim);
+        assert_int_equal(kheap_size(heap, newcomer), MM_KIB(500));
+        assert_true(kheap_verify(heap));
+        kheap_free(heap, newcomer);
+        kheap_free(heap, beside);
+        assert_int_equal(counted(&bugs), 1);
+        assert_int_equal(kheap_stats(heap).used_blocks, 0);
+    }
+    newcomer_bytes = 0;
+    hosted_interrupt_detach(0);
+}
+
+/* Guarded blocks: when they are freed, and when they leave the quarantine. */
+static void heap_guarded_block_freed_twice_at_once_is_reported(void **state)
+{
+    static const size_t sizes[] = { 64, 5000, 100000 };
+
+    (void)state;
+    assert_true(hosted_interrupt_attach(0, 0, free_victim));
+    for (size_t i = 0; i < 2 * sizeof sizes / sizeof sizes[0]; i++) {
+        bool again = true;
+        set_up();
+        kheap_record_sites(heap, true);
+        kheap_set_level(heap, i % 2 != 0 ? KHEAP_FULL : KHEAP_DEFAULT);
+        for (unsigned nth = 1; again; nth++) {
+            assert_non_null(victim = kheap_alloc(heap, sizes[i / 2]));
+            again = free_again_at_lock(nth);
+            assert_int_equal(counted(&bugs), again);
+            kheap_drain(heap, KHEAP_ALL_SLOTS);
+            assert_int_equal(kheap_stats(heap).used_blocks, 0);
+            assert_true(kheap_verify(heap));
+        }
+        for (unsigned nth = 1; nth < 8; nth++) {
+            assert_non_null(victim = kheap_alloc(heap, sizes[i / 2]));
+            kheap_free(heap, victim);
+            bugs = 0;
+            locks_to_go = nth;
+            kheap_drain(heap, KHEAP_ALL_SLOTS);
+            again = locks_to_go == 0;
+            locks_to_go = 0;
+            assert_int_equal(counted(&bugs), again);
+            assert_int_equal(kheap_stats(heap).used_blocks, 0);
+            assert_true(kheap_verify(heap));
+        }
+    }
+    hosted_interrupt_detach(0);
+}
+
 /* ---- Everybody frees the same: one takes effect, all others are reported ---- */
 
 #define SHARED 200u
@@ -358,6 +465,8 @@ int main(void)
         TEST(threads_share_no_frame),
         TEST(threads_share_no_heap_block),
         TEST(heap_gives_what_it_drained_to_who_drained_it),
+        TEST(heap_run_freed_twice_at_once_spares_the_next_one),
+        TEST(heap_guarded_block_freed_twice_at_once_is_reported),
         TEST(threads_free_the_same_and_one_wins),
         TEST(threads_map_the_same_pages_and_one_wins),
         TEST(threads_log_whole_lines),
