@@ -24,14 +24,19 @@ def bench(view, suite, *options):
 
 
 def held(view):
-    """Every workload is within 3 % of what was written down for this compiler."""
+    """All workloads are measured, within 3 % of what was written down for this build."""
     text = bench(view, "all", "--icount")
     found = insns.values_of(text)
-    expect({suite for suite, _ in found} == SUITES, f"suites: {sorted(found)}")
+    wanted = all_workloads(view)
+    expect(set(found) == wanted, f"measured, but not in the sources, or the other way round: "
+                                 f"{sorted(set(found) ^ wanted)}")
     build = insns.build_key(*view.tree.compiler())
     written = insns.read().get(build)
     if written is None:
-        return  # another compiler: what was measured is complete, and nobody knows what it should be
+        # All workloads are there; what they should cost nobody knows.
+        print(f"bench/instructions: {' '.join(build)}: not compared, insns.txt has no such build",
+              flush=True)
+        return
     wrong = sorted(insns.differences(written, found))
     expect(not wrong, "\n".join(["not as written down (python3 tests/boot/insns.py --write, if that "
                                  "is meant):", *wrong]))

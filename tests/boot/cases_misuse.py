@@ -69,7 +69,8 @@ ONLY = {"written behind its end": "full", "written before its beginning": "full"
         "written after its free": "full", "free blocks overwritten": "default"}
 LARGE_IS_UNMAPPED = "free blocks overwritten"
 
-MANY = r"free of \d+ contiguous frames at 0x[0-9a-f]+: "
+SO_MANY = "free of {} contiguous frames at 0x[0-9a-f]+: "
+MANY = SO_MANY.format(r"\d+")
 FRAME = "free of a {0} frame 0x[0-9a-f]+ .*|" + MANY + "frame 0x[0-9a-f]+ is {0}"
 FRAME_ROWS = {
     "frame freed twice": (12, FRAME.format("free")),
@@ -79,7 +80,9 @@ FRAME_ROWS = {
                                     "frame 0x[0-9a-f]+ is outside RAM"),
     "free of an unaligned frame": (12, "free of unaligned frame address 0x[0-9a-f]+|" + MANY +
                                    "the address is not aligned"),
-    "free of frames of which one is free": (3, MANY + "(frame 0x[0-9a-f]+ is free|the count is 0|.*)"),
+    "free of frames of which one is free": (3, "|".join([
+        SO_MANY.format(8) + "frame 0x[0-9a-f]+ is free", SO_MANY.format(0) + "the count is 0",
+        SO_MANY.format(2**64 - 1) + "frame 0x[0-9a-f]+ is free"])),
     "frames freed by all CPUs at once": (None, r"free of a free frame 0x[0-9a-f]+(: it was freed twice, "
                                                r"on two CPUs| \(.*\))"),
     "senseless counts and alignments": (0, "none"),

@@ -316,6 +316,7 @@ static void stress_of_the_same_blocks(void **state)
         }
 }
 
+/* For MELLO_SOAK seconds; one round at least. */
 static void soak(void **state)
 {
     const char *wanted = getenv("MELLO_SOAK");
@@ -323,7 +324,7 @@ static void soak(void **state)
         mm_port_time_ns() + (wanted != NULL ? strtoull(wanted, NULL, 10) : 0) * 1000000000u;
 
     (void)state;
-    for (uint64_t seed = 1; mm_port_time_ns() < until; seed++) {
+    for (uint64_t seed = 1; seed == 1 || mm_port_time_ns() < until; seed++) {
         random_seed(seed);
         run(2 + seed % (THREADS_MAX - 1), seed % 2 == 0 ? KHEAP_DEFAULT : KHEAP_FULL);
     }
