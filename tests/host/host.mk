@@ -4,7 +4,8 @@
 # uses.
 #
 #   mm/*.c + mm/port/hosted*.c + tests/host/*.c  --each variant-->  $(BUILD)/host/<variant>/test_*
-#   variants: plain (-O2), san (ASan, UBSan, free memory poisoned), tsan (threads only)
+#   variants: plain (-O2), san (ASan, UBSan, free memory poisoned), tsan (threads only), wx (mappings
+#   may be writable and executable; the programs that look at that only)
 #
 # A test program is one test_*.c; all other .c files are shared by all of them. run.sh runs the
 # programs and sums up; MELLO_SEEDS=N makes the random tests longer.
@@ -13,6 +14,7 @@ HOST_MM_SRCS     := $(sort $(wildcard mm/*.c mm/port/hosted*.c))
 HOST_TEST_SRCS   := $(sort $(wildcard tests/host/test_*.c))
 HOST_SHARED_SRCS := $(filter-out $(HOST_TEST_SRCS),$(sort $(wildcard tests/host/*.c)))
 HOST_TESTS       := $(HOST_TEST_SRCS:tests/host/%.c=%)
+HOST_WX_TESTS    := test_write_execute
 HOST_TSAN_TESTS  := test_threads test_paging_threads test_hosted test_kheap test_smp test_interrupts test_kvm_threads \
                     test_stress_pmm test_misuse_pmm test_stress_heap test_misuse_heap
 
@@ -24,6 +26,7 @@ HOST_FLAGS_plain := -O2
 HOST_FLAGS_san   := -O1 -fsanitize=address,undefined -fno-sanitize-recover=all \
                     -fno-omit-frame-pointer -DMM_MEMORY_HOOKS=1
 HOST_FLAGS_tsan  := -O1 -fsanitize=thread -fno-omit-frame-pointer
+HOST_FLAGS_wx    := -O2 -DMM_ALLOW_WRITE_EXECUTE=1
 
 # $(1): variant. Objects of a variant never mix with another's, nor with another compiler's (stamp).
 define host_variant
@@ -46,7 +49,7 @@ $$(HOST_PROGRAMS_$(1)): $$(BUILD)/host/$(1)/%: \
 
 -include $$(HOST_OBJS_$(1):%=%.d) $$(HOST_TEST_SRCS:%=$$(BUILD)/host/$(1)/%.o.d)
 endef
-$(foreach variant,plain san tsan,$(eval $(call host_variant,$(variant))))
+$(foreach variant,plain san tsan wx,$(eval $(call host_variant,$(variant))))
 
 # In a process nobody can touch the kernel half: test_init.c stands between mm_init() and
 # kheap_create() and gives the heap's frames at their address in the fake RAM.
@@ -55,6 +58,8 @@ HOST_LINK_test_init := -Wl,--wrap=kheap_create
 # A handler comes in when the heap has drained its caches, or is about to take its lock.
 HOST_LINK_test_threads := -Wl,--wrap=mm_port_cpu_barrier -Wl,--wrap=mm_port_lock
 
+HOST_WX_PROGRAMS := $(HOST_WX_TESTS:%=$(BUILD)/host/wx/%)
+
 HOST_LIBRARY := $(BUILD)/libmello-mm-hosted.a
 HOST_CHECKS  := 'sh tests/host/smoke.sh $(HOST_CXX) $(HOST_LIBRARY)' \
                 'sh tests/host/headers.sh $(CC) $(HOST_CXX)' \
@@ -62,13 +67,14 @@ HOST_CHECKS  := 'sh tests/host/smoke.sh $(HOST_CXX) $(HOST_LIBRARY)' \
 
 .PHONY: test-host test-host-build test-host-plain test-host-san test-host-tsan
 
-test-host-build: $(HOST_PROGRAMS_plain) $(HOST_PROGRAMS_san) $(HOST_LIBRARY) $(BUILD)/mm-core.o
+test-host-build: $(HOST_PROGRAMS_plain) $(HOST_WX_PROGRAMS) $(HOST_PROGRAMS_san) $(HOST_LIBRARY) $(BUILD)/mm-core.o
 
 test-host: test-host-build
-	@sh tests/host/run.sh $(HOST_PROGRAMS_plain) $(HOST_PROGRAMS_san) $(HOST_CHECKS)
+	@sh tests/host/run.sh $(HOST_PROGRAMS_plain) $(HOST_WX_PROGRAMS) $(HOST_PROGRAMS_san) \
+	    $(HOST_CHECKS)
 
-test-host-plain: $(HOST_PROGRAMS_plain) $(HOST_LIBRARY) $(BUILD)/mm-core.o
-	@sh tests/host/run.sh $(HOST_PROGRAMS_plain) $(HOST_CHECKS)
+test-host-plain: $(HOST_PROGRAMS_plain) $(HOST_WX_PROGRAMS) $(HOST_LIBRARY) $(BUILD)/mm-core.o
+	@sh tests/host/run.sh $(HOST_PROGRAMS_plain) $(HOST_WX_PROGRAMS) $(HOST_CHECKS)
 
 test-host-san: $(HOST_PROGRAMS_san)
 	@sh tests/host/run.sh $(HOST_PROGRAMS_san)
