@@ -151,6 +151,48 @@ static void init_memory_ends_with_the_ready_line(void **state)
     kheap_set_default(NULL);
 }
 
+/* What the heap has grown by and holds for later goes back to the frames when these run short, in the
+ * allocation that crosses the mark; earlier only by what lies in a cache. */
+static void give_back_when_frames_run_short(const char *command_line, uint64_t cache_frames)
+{
+    void *blocks[24];
+    uint64_t first, held, mark, before, taken = 0;
+    struct pmm_stats stats;
+    paddr_t frame;
+
+    foreign_set_up(command_line);
+    mm_init(&mm, &rows.boot);
+    first = kheap_stats(mm.heap).region_bytes;
+    mark = pmm_stats(&mm.pmm).total_frames / 64;
+    for (size_t i = 0; i < COUNT_OF(blocks); i++)
+        assert_non_null(blocks[i] = kheap_alloc(mm.heap, MAX_BLOCK_SIZE));
+    for (size_t i = 0; i < COUNT_OF(blocks); i++)
+        kheap_free(mm.heap, blocks[i]);
+    held = kheap_stats(mm.heap).region_bytes;
+    assert_true(held > first);
+    stats = pmm_stats(&mm.pmm);
+    do {
+        before = pmm_stats(&mm.pmm).free_frames;
+        assert_ok(pmm_alloc_frame(&mm.pmm, &frame)); /* there is still memory */
+        taken++;
+    } while (kheap_stats(mm.heap).region_bytes == held);
+    assert_true(before >= mark && before <= mark + cache_frames);
+    assert_int_equal(kheap_stats(mm.heap).region_bytes, first);
+    assert_int_equal(pmm_stats(&mm.pmm).free_frames + pmm_stats(&mm.pmm).reserved_frames,
+                     stats.free_frames + stats.reserved_frames + (held - first) / FRAME_SIZE -
+                         taken);
+    assert_true(pmm_stats(&mm.pmm).free_frames > mark);
+    assert_pmm_sound(&mm.pmm);
+    assert_true(kheap_verify(mm.heap));
+}
+
+static void init_heap_gives_back_when_frames_run_short(void **state)
+{
+    (void)state;
+    give_back_when_frames_run_short("", 256);
+    give_back_when_frames_run_short("mm.harden=full", 0); /* no caches, and a quarantine */
+}
+
 /* A clock that stands still, as a kernel without one has. */
 static uint64_t no_clock(void)
 {
@@ -604,6 +646,7 @@ int main(void)
         TEST(init_heap_is_16mib_where_memory_allows),
         TEST(init_self_tests_pass_and_leave_no_trace),
         TEST(init_memory_ends_with_the_ready_line),
+        TEST(init_heap_gives_back_when_frames_run_short),
         TEST(init_works_without_a_clock),
         TEST(init_obeys_the_command_line),
         TEST(init_bad_boot_information_halts),
