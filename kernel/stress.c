@@ -142,15 +142,20 @@ static void stress_thread_step(struct stress_cpu *cpu)
         stress_pages_read(set);
 }
 
+/* One step at least: an emulator that runs many CPUs in turn may come to the last ones when the round is
+ * over. */
 static void stress_run_thread(void *unused)
 {
     struct stress_cpu *cpu = stress_cpus[smp_cpu_number()];
+    uint64_t steps = 0;
 
     (void)unused;
-    for (uint64_t steps = 0; !stress_round_is_over(steps); steps++) {
+    if (stress_has_failed())
+        return;
+    do {
         stress_thread_step(cpu);
-        __builtin_ia32_pause(); /* an emulator that runs the CPUs in turn goes to the next here */
-    }
+        __builtin_ia32_pause(); /* such an emulator goes to the next CPU here */
+    } while (!stress_round_is_over(++steps));
 }
 
 /* ---- Start ---- */
