@@ -6,8 +6,9 @@
  *
  * With the locks held, nobody is in the middle of a change of what is shared. The caches of the slots
  * have no lock: a thread that is missing in the child may have been interrupted anywhere in its fast
- * path, and the protocol of mm/magazine.h lets another one empty its cache all the same. At most the one
- * block that it was just taking stays allocated.
+ * path, and the protocol of mm/magazine.h lets another one empty its cache all the same. What it was just
+ * taking stays allocated: a block, or memory on its way between the pmm and the heap (2 MiB, or a large
+ * block), which counts as moving no more.
  *
  * Invariant: the handlers are registered at the first malloc, before any other library has had the
  * chance: glibc runs prepare handlers last-registered first, so those of others may still allocate. */
@@ -40,6 +41,7 @@ static void release(void)
 
 static void release_in_child(void)
 {
+    kheap_forked(mm_kernel()->heap);
     release();
     mm_linux_after_fork();
 }

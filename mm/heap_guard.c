@@ -146,7 +146,7 @@ static unsigned class_of_layout(const struct layout *layout)
 bool heap_guard_wants_pages(const struct kheap *heap)
 {
     return (heap->guards & HEAP_GUARD_FULL) != 0 && heap->source.kvm != NULL &&
-           mm_port_cpu_slot() % MM_PORT_LEVELS == 0;
+           heap_slot_is_thread(mm_port_cpu_slot());
 }
 
 /* ---- guarded spans ---- */

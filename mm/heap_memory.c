@@ -61,6 +61,8 @@ static bool add_memory(struct kheap *heap, uint64_t offset, uint64_t bytes)
         heap_source_decommit(heap, offset, bytes);
         /* A piece never comes here: its chunk is there. */
         heap_window_unreserve(heap, offset, bytes);
+        /* Who searched meanwhile has found neither the heap nor the pmm with it. */
+        __atomic_fetch_add(&heap->moves, 1, __ATOMIC_ACQ_REL);
         return false;
     }
     heap_chunks_add_locked(heap, offset, bytes, zeroed);
@@ -120,7 +122,7 @@ bool heap_supply(struct kheap *heap, enum heap_need need, uint64_t bytes)
  * searching again. */
 bool heap_may_find_more(struct kheap *heap, uint64_t moves, unsigned tries)
 {
-    bool may_wait = mm_port_cpu_slot() % MM_PORT_LEVELS == 0;
+    bool may_wait = heap_slot_is_thread(mm_port_cpu_slot());
 
     if (tries >= HEAP_TRIES_MAX)
         return false;
@@ -183,7 +185,7 @@ void heap_shrink(struct kheap *heap, unsigned keep)
 {
     uint64_t offset, bytes;
 
-    if (heap->source.pmm == NULL || mm_port_cpu_slot() % MM_PORT_LEVELS != 0)
+    if (heap->source.pmm == NULL || !heap_slot_is_thread(mm_port_cpu_slot()))
         return;
     while (take_spare_run(heap, keep, &offset, &bytes)) {
         heap_source_decommit(heap, offset, bytes);

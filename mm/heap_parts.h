@@ -210,6 +210,13 @@ extern struct kheap_cache heap_absent_cache;
 /* What a step under the lock lacks. */
 enum heap_need { HEAP_HAS_ALL, HEAP_NEEDS_PAGES, HEAP_NEEDS_SMALL_STATE, HEAP_NEEDS_BIG_STATE };
 
+/* Interrupt handlers neither wait for memory nor give it back. The slot that threads beyond all slots share
+ * is no handler's: ports with interrupts have slots enough. */
+static inline bool heap_slot_is_thread(unsigned slot)
+{
+    return slot < MM_PORT_SLOTS ? slot % MM_PORT_LEVELS == 0 : slot == MM_PORT_SHARED_SLOT;
+}
+
 /* ---- heap_create.c ---- */
 
 struct heap_memory_config {

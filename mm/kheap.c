@@ -700,6 +700,11 @@ void kheap_unlock_all(struct kheap *heap, uint64_t saved)
     mm_port_unlock(&heap->lock, saved);
 }
 
+void kheap_forked(struct kheap *heap)
+{
+    __atomic_store_n(&heap->moving, 0, __ATOMIC_RELEASE);
+}
+
 /* ---- the default heap ---- */
 
 static struct kheap_front *default_front(void)

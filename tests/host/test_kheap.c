@@ -3,7 +3,7 @@
  * random program against a naive model that knows every block and every byte of it. */
 #include "support.h"
 
-#include "mm/heap_parts.h"
+#include "mm/heap_memory.h"
 
 #include <stdlib.h>
 #include <stdio.h>
@@ -1161,6 +1161,54 @@ static void kfree_behind_the_first_byte_of_a_zeroed_block_is_reported(void **sta
     assert_all_free();
 }
 
+/* Memory that came, and went because nothing was left for its state: a search that ran meanwhile has missed
+ * it, and is told to look again. */
+static void memory_that_cannot_be_added_counts_as_moved(void **state)
+{
+    paddr_t base, frame;
+    uint64_t moves;
+
+    (void)state;
+    growing_set_up(MM_MIB(48));
+    assert_ok(pmm_alloc_contiguous(&machine.pmm, 16, MM_KIB(64), PMM_NO_LIMIT, &base));
+    while (pmm_alloc_frame(&machine.pmm, &frame) == MM_OK)
+        ;
+    while (heap_state_alloc(heap, heap_chunk_state_bytes()) != NULL)
+        ;
+    /* No chunk is there: the 64 KiB are the first of their 2 MiB. */
+    assert_null(heap_chunk_at(heap, base));
+    pmm_free_contiguous(&machine.pmm, base, 16);
+    moves = heap->moves;
+    assert_false(heap_supply(heap, HEAP_NEEDS_PAGES, PAGE_SIZE));
+    assert_true(heap->moves > moves);
+    assert_true(heap_may_find_more(heap, moves, 0));
+    assert_ok(pmm_alloc_contiguous(&machine.pmm, 16, MM_KIB(64), PMM_NO_LIMIT, &base));
+}
+
+/* Who was moving memory is not there in the child of a fork(). */
+static void nobody_moves_memory_after_a_fork(void **state)
+{
+    uint64_t saved;
+
+    (void)state;
+    growing_set_up(MM_MIB(48));
+    heap->moving = 1;
+    assert_true(heap_may_find_more(heap, heap->moves, 0));
+    saved = kheap_lock_all(heap);
+    kheap_forked(heap);
+    kheap_unlock_all(heap, saved);
+    assert_false(heap_may_find_more(heap, heap->moves, 0));
+}
+
+static void threads_are_told_from_handlers_by_their_slot(void **state)
+{
+    (void)state;
+    for (unsigned slot = 0; slot < MM_PORT_SLOTS; slot++)
+        assert_int_equal(heap_slot_is_thread(slot), slot % MM_PORT_LEVELS == 0);
+    assert_true(heap_slot_is_thread(MM_PORT_SHARED_SLOT));
+    assert_false(heap_slot_is_thread(MM_PORT_NO_SLOT));
+}
+
 static void heap_without_frames_gives_null_and_loses_nothing(void **state)
 {
     (void)state;
@@ -1404,6 +1452,9 @@ int main(void)
         TEST(heap_grows_and_gives_memory_back),
         TEST(large_blocks_have_pages_of_their_own),
         TEST(kfree_behind_the_first_byte_of_a_zeroed_block_is_reported),
+        TEST(memory_that_cannot_be_added_counts_as_moved),
+        TEST(nobody_moves_memory_after_a_fork),
+        TEST(threads_are_told_from_handlers_by_their_slot),
         TEST(heap_without_frames_gives_null_and_loses_nothing),
         TEST(kheap_random_program_agrees_with_the_model),
         TEST(kheap_random_program_agrees_at_the_full_level),

@@ -249,6 +249,8 @@ bool kheap_verify(struct kheap *heap);
 /* Takes the heap's lock over a fork() of a process, and releases it on both sides. */
 uint64_t kheap_lock_all(struct kheap *heap);
 void kheap_unlock_all(struct kheap *heap, uint64_t saved);
+/* In the child, with that lock held: threads that are not there move no memory, and nobody waits for them. */
+void kheap_forked(struct kheap *heap);
 
 /* ---- The default heap ---- */
 
