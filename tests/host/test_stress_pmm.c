@@ -6,6 +6,8 @@
  *   each CPU     own frames, tables, blocks <-> mailbox <-> other CPUs
  *   a round      .... everybody works .... | barrier: one verifies and counts | ....
  *
+ * Steering: drains, the low-water mark, trace, injected failures and idle work come from anybody.
+ *
  * Bad RAM: frames are retired meanwhile. Each gets the number of its retiring; who asked for memory when
  * that was over must not get it.
  *
@@ -21,7 +23,7 @@
 #define OWN         96u
 #define MAILBOXES   64u
 
-enum kind { FRAME, TABLE, BLOCK };
+enum kind { FRAME, CLEARED_FRAME, TABLE, BLOCK }; /* CLEARED: zeroes but for the stamp */
 
 struct item {
     paddr_t first;
@@ -42,13 +44,13 @@ static struct machine machine;
 static struct worker workers[THREADS_MAX];
 static struct item *mailbox[MAILBOXES];
 static size_t threads_now;
-static unsigned failures, largest;
+static unsigned failures, largest, low_waters;
 
 #define BAD_END   MM_MIB(16) /* only frames below it are retired */
 #define BAD_CALLS 400u
 
 static pthread_mutex_t bad_mutex = PTHREAD_MUTEX_INITIALIZER;
-static bool with_bad_ram, was_reserved[BAD_END / FRAME_SIZE];
+static bool with_steering, with_bad_ram, was_reserved[BAD_END / FRAME_SIZE];
 static uint32_t retirings, retired_in[BAD_END / FRAME_SIZE]; /* 0: not retired */
 
 /* ---- Stamps: the first word of every frame of an item ---- */
@@ -149,7 +151,7 @@ static void take_one(struct worker *worker)
 
     if (what < 7) {
         if (pmm_alloc_frame(pmm, &first) == MM_OK)
-            keep(worker, first, 1, FRAME, true);
+            keep(worker, first, 1, CLEARED_FRAME, true);
     } else if (what < 11) {
         if (pmm_alloc_frame_flags(pmm, PMM_NOZERO, &first) == MM_OK)
             keep(worker, first, 1, FRAME, false);
@@ -178,9 +180,11 @@ static void give(struct worker *worker, const struct item *item)
     uint32_t part;
 
     check_and_clear(item);
-    if (item->kind == TABLE) {
+    if (item->kind == CLEARED_FRAME && with_steering) {
+        pmm_free_zeroed_frame(pmm, item->first);
+    } else if (item->kind == TABLE) {
         pmm_free_table(pmm, item->first);
-    } else if (item->kind == FRAME) {
+    } else if (item->kind == FRAME || item->kind == CLEARED_FRAME) {
         pmm_free_frame(pmm, item->first);
     } else if (item->frames == 512 && next_random_below(&worker->random, 2) == 0) {
         pmm_free_large(pmm, item->first);
@@ -256,10 +260,53 @@ static void reserve_and_release(struct worker *worker)
         count(&failures);
 }
 
+/* What a frame allocator is told now and then, by anybody, in the middle of everything. */
+static void low_water(void *context)
+{
+    count(context);
+    pmm_drain_slot(&machine.pmm);
+}
+
+static void steer(struct worker *worker)
+{
+    struct pmm *pmm = &machine.pmm;
+    uint64_t number = next_random_below(&worker->random, 64);
+
+    switch (next_random_below(&worker->random, 12)) {
+    case 0:
+        pmm_drain(pmm);
+        break;
+    case 1:
+        pmm_drain_slot(pmm);
+        break;
+    case 2:
+        pmm_set_low_water(pmm, number * 8, low_water, &low_waters);
+        break;
+    case 3:
+        pmm_set_trace(pmm, number % 4 == 0);
+        break;
+    case 4:
+        pmm_fault_inject(pmm, number % 2 * number, number / 2);
+        break;
+    default:
+        (void)pmm_idle_work(pmm);
+        break;
+    }
+}
+
+static void steering_ends(void)
+{
+    pmm_set_low_water(&machine.pmm, 0, NULL, NULL);
+    pmm_set_trace(&machine.pmm, false);
+    pmm_fault_inject(&machine.pmm, 0, 0);
+}
+
 static void work_once(size_t thread)
 {
     struct worker *worker = &workers[thread];
 
+    if (with_steering && next_random_below(&worker->random, 16) == 0)
+        steer(worker);
     worker->retired = __atomic_load_n(&retirings, __ATOMIC_ACQUIRE);
     switch (next_random_below(&worker->random, 12)) {
     case 0:
@@ -363,6 +410,7 @@ static void run(const struct boot_range *list, size_t ranges, size_t threads,
     for (size_t i = 0; i < threads; i++)
         workers[i].random = random_u64();
     threads_run_rounds(threads, &work);
+    steering_ends();
     for (size_t i = 0; i < MAILBOXES; i++) {
         if (mailbox[i] != NULL)
             give(&workers[0], mailbox[i]);
@@ -431,6 +479,24 @@ static void stress_while_ram_goes_bad(void **state)
     with_bad_ram = false;
 }
 
+/* Drains, marks, the switches of trace and fault injection, idle work, frames that come back as
+ * zeroes: while all the rest goes on, where memory runs out and where it does not. */
+static void stress_while_all_is_switched(void **state)
+{
+    const struct boot_range list[] = {
+        ROW(MM_MIB(1), MM_MIB(1) + 300 * FRAME_SIZE, BOOT_USABLE),
+        ROW(MM_MIB(9), MM_MIB(13), BOOT_USABLE),
+    };
+
+    (void)state;
+    with_steering = true;
+    low_waters = 0;
+    run_all(list, 1);
+    run_all(list, COUNT_OF(list));
+    with_steering = false;
+    assert_true(counted(&low_waters) > 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -438,6 +504,7 @@ int main(void)
         TEST(stress_of_several_ranges),
         TEST(stress_of_64_gib),
         TEST(stress_while_ram_goes_bad),
+        TEST(stress_while_all_is_switched),
     };
 
     return RUN_TESTS(tests);
