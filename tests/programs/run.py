@@ -2,13 +2,13 @@
 # SPDX-License-Identifier: MIT
 """Real programs on the kernel's heap: run as they are, then under libmello-malloc.so at both levels.
 
-usage: run.py --library FILE --tools DIR [--level default|full] [CASE...]
+usage: run.py --library FILE --tools DIR [--level default|full] [--need-all] [CASE...]
 
 A case is a program, run three times: without the library, with it, and with MELLO_MALLOC=harden=full.
 It passes if its output, its exit status and the files it leaves are the same each time, and if the
 library has said on stderr that it was at work (MELLO_MALLOC=log=info). `--tools` holds malloc_rules and
 malloc_threads. One line for each run that counts; the last line is "N passed, N failed[, N skipped]".
-A program that is not installed is named, and counts as skipped.
+A program that is not installed is named, and counts as skipped; with --need-all, as failed.
 """
 import argparse
 import hashlib
@@ -286,6 +286,13 @@ class Suite:
         for level in self.arguments.level or LEVELS:
             self.compare(name, function, level, expected)
 
+    def missing(self, name, what):
+        if self.arguments.need_all:
+            self.book(name, "there is no %s" % what, 0)
+            return
+        self.skipped += 1
+        print("skipped: %s: there is no %s" % (name, what), flush=True)
+
     def misuse(self, name):
         for level in self.arguments.level or LEVELS:
             started, error = time.monotonic(), None
@@ -301,8 +308,7 @@ class Suite:
             if name in MISUSE:
                 self.misuse(name)
             elif shutil.which(PROGRAMS[name][1]) is None:
-                self.skipped += 1
-                print("skipped: %s: there is no %s" % (name, PROGRAMS[name][1]), flush=True)
+                self.missing(name, PROGRAMS[name][1])
             else:
                 self.program(name, PROGRAMS[name][0])
         rest = ", %d skipped" % self.skipped if self.skipped else ""
@@ -322,6 +328,7 @@ def main():
     parser.add_argument("--library", required=True)
     parser.add_argument("--tools", required=True)
     parser.add_argument("--level", action="append", choices=list(LEVELS))
+    parser.add_argument("--need-all", action="store_true")
     parser.add_argument("cases", nargs="*", choices=[[], *PROGRAMS, *MISUSE])
     return Suite(parser.parse_args()).all()
 
