@@ -6,8 +6,9 @@
  *                               +--> start.c: the first call brings mm up on a region of 4x RAM
  *
  * This file owns the rules of C17 7.22.3 and POSIX: sizes and alignments that are refused, errno,
- * and size 0 (a block of its own). It keeps no state. The fast path tests nothing about the start:
- * before it, kmalloc_nozero() gives NULL, and NULL goes to the cold half.
+ * and size 0 (a block of its own). Its only state is whether a thread knows that mm has started. The fast
+ * path tests nothing about the start: before it, kmalloc_nozero() gives NULL, and NULL goes to the cold
+ * half.
  *
  * A wrong free is reported by mm in one line on stderr and ends the program by abort(), as in glibc. */
 #include "malloc/parts.h"
@@ -25,6 +26,9 @@
 
 /* ---- the cold half ---- */
 
+/* This thread has seen mm started: NULL from the heap was its answer. */
+static __thread bool seen_started __attribute__((tls_model("initial-exec")));
+
 /* A size that can be asked for at all, after the start; 0 becomes the smallest block. errno is set
  * if it is refused. */
 MM_COLD static bool may_allocate(size_t *bytes)
@@ -35,6 +39,7 @@ MM_COLD static bool may_allocate(size_t *bytes)
         errno = ENOMEM;
         return false;
     }
+    seen_started = true;
     return true;
 }
 
@@ -55,6 +60,18 @@ MM_COLD static void *calloc_slowly(size_t bytes)
     return may_allocate(&bytes) ? or_enomem(kmalloc(bytes)) : NULL;
 }
 
+/* The heap gave NULL. It is asked again only by a thread that may have been too early for it: a second
+ * search would be a second error line, and count twice where failures are injected. */
+MM_COLD static void *malloc_again(size_t bytes)
+{
+    return seen_started ? or_enomem(NULL) : malloc_slowly(bytes);
+}
+
+MM_COLD static void *calloc_again(size_t bytes)
+{
+    return seen_started ? or_enomem(NULL) : calloc_slowly(bytes);
+}
+
 /* ---- C17 ---- */
 
 EXPORT void *malloc(size_t bytes)
@@ -62,8 +79,7 @@ EXPORT void *malloc(size_t bytes)
     if (LIKELY(bytes - 1 < PLAIN_BYTES_MAX)) {
         void *block = kmalloc_nozero(bytes);
 
-        if (LIKELY(block != NULL))
-            return block;
+        return LIKELY(block != NULL) ? block : malloc_again(bytes);
     }
     return malloc_slowly(bytes);
 }
@@ -79,8 +95,7 @@ EXPORT void *calloc(size_t count, size_t bytes)
     if (LIKELY(total - 1 < PLAIN_BYTES_MAX)) {
         void *block = kmalloc(total);
 
-        if (LIKELY(block != NULL))
-            return block;
+        return LIKELY(block != NULL) ? block : calloc_again(total);
     }
     return calloc_slowly(total);
 }

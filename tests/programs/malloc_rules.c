@@ -3,6 +3,7 @@
  *
  *   malloc_rules            every rule below; one line each, then "N passed, N failed"
  *   malloc_rules misuse K   one wrong free, by name; the malloc is expected to end the program
+ *   malloc_rules failing    one malloc and one calloc of FAILING_BYTES, which the malloc was told to refuse
  *
  * The rules are C17 7.22.3, POSIX.1-2017, and what glibc adds (memalign, pvalloc, reallocarray).
  * Built with -fno-builtin: the compiler must not reason about malloc. */
@@ -378,6 +379,18 @@ static const struct {
 
 /* ---- main ---- */
 
+#define FAILING_BYTES 12345u
+
+static int ask_for_what_fails(void)
+{
+    good = true;
+    errno = 0;
+    EXPECT(malloc(hidden(FAILING_BYTES)) == NULL && errno == ENOMEM);
+    errno = 0;
+    EXPECT(calloc(1, hidden(FAILING_BYTES)) == NULL && errno == ENOMEM);
+    return good ? 0 : 1;
+}
+
 static void run_rule(const char *name, void (*rule)(void))
 {
     good = true;
@@ -399,6 +412,8 @@ int main(int argc, char **argv)
                 misuses[i].run();
         return 0;
     }
+    if (argc == 2 && strcmp(argv[1], "failing") == 0)
+        return ask_for_what_fails();
     RUN(every_size_is_aligned_and_writable);
     RUN(size_zero_gives_blocks_of_their_own);
     RUN(free_of_null_does_nothing);

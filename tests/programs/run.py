@@ -11,6 +11,7 @@ malloc_threads. One line for each run that counts; the last line is "N passed, N
 A program that is not installed is named, and counts as skipped; with --need-all, as failed.
 """
 import argparse
+import functools
 import hashlib
 import os
 import shutil
@@ -227,6 +228,20 @@ def check_misuse(name, run):
         raise Failed("status %d, reports %s" % (done.returncode, reports))
 
 
+def check_failing(run):
+    """An allocation that fails after the start fails once: one line each."""
+    options = run.env["MELLO_MALLOC"] + ",fail=size:12345"
+    done = subprocess.run([os.path.join(run.tools, "malloc_rules"), "failing"],
+                          env=dict(run.env, MELLO_MALLOC=options), capture_output=True, text=True,
+                          timeout=TIMEOUT, check=False)
+    reports = [line for line in done.stderr.splitlines() if "failure injected" in line]
+    if done.returncode != 0 or len(reports) != 2:
+        raise Failed("status %d, %s reports %s" % (done.returncode, done.stdout, reports))
+
+
+CHECKS = {name: functools.partial(check_misuse, name) for name in MISUSE}
+CHECKS["failing"] = check_failing
+
 PROGRAMS = {  # name: (function, what has to be installed)
     "python3": (python3, PYTHON),
     "python3-arenas": (python3_arenas, PYTHON),
@@ -293,20 +308,20 @@ class Suite:
         self.skipped += 1
         print("skipped: %s: there is no %s" % (name, what), flush=True)
 
-    def misuse(self, name):
+    def check(self, name):
         for level in self.arguments.level or LEVELS:
             started, error = time.monotonic(), None
             try:
-                self.one(lambda run: check_misuse(name, run), level)
+                self.one(CHECKS[name], level)
             except (Failed, OSError, subprocess.SubprocessError) as caught:
                 error = str(caught)
             self.book("%s, %s level" % (name, level), error, time.monotonic() - started)
 
     def all(self):
-        wanted = self.arguments.cases or list(PROGRAMS) + list(MISUSE)
+        wanted = self.arguments.cases or list(PROGRAMS) + list(CHECKS)
         for name in wanted:
-            if name in MISUSE:
-                self.misuse(name)
+            if name in CHECKS:
+                self.check(name)
             elif shutil.which(PROGRAMS[name][1]) is None:
                 self.missing(name, PROGRAMS[name][1])
             else:
@@ -329,7 +344,7 @@ def main():
     parser.add_argument("--tools", required=True)
     parser.add_argument("--level", action="append", choices=list(LEVELS))
     parser.add_argument("--need-all", action="store_true")
-    parser.add_argument("cases", nargs="*", choices=[[], *PROGRAMS, *MISUSE])
+    parser.add_argument("cases", nargs="*", choices=[[], *PROGRAMS, *CHECKS])
     return Suite(parser.parse_args()).all()
 
 
