@@ -9,7 +9,7 @@
  * search that failed can tell whether it came at a bad moment.
  *
  * Invariants: a chunk that gets a piece is `growing` and nobody else's until the piece is there; only
- * wholly free chunks leave; nothing is given back in an interrupt handler. */
+ * wholly free chunks leave; not in an interrupt handler, which leaves that to the next thread of control. */
 #include "mm/heap_memory.h"
 
 #include <mm/port_slot.h>
@@ -180,13 +180,21 @@ static bool take_spare_run(struct kheap *heap, unsigned keep, uint64_t *offset, 
     return chunk != NULL;
 }
 
-/* Decommitting waits for other CPUs: not in an interrupt handler. */
+/* Decommitting waits for other CPUs: not in an interrupt handler. The pmm's low-water mark may call in one,
+ * and only once for each fall: the next thread of control does what that one could not. */
 void heap_shrink(struct kheap *heap, unsigned keep)
 {
     uint64_t offset, bytes;
 
-    if (heap->source.pmm == NULL || !heap_slot_is_thread(mm_port_cpu_slot()))
+    if (heap->source.pmm == NULL)
         return;
+    if (!heap_slot_is_thread(mm_port_cpu_slot())) {
+        if (keep == 0)
+            __atomic_store_n(&heap->shrink_due, true, __ATOMIC_RELAXED);
+        return;
+    }
+    if (keep == 0)
+        __atomic_store_n(&heap->shrink_due, false, __ATOMIC_RELAXED);
     while (take_spare_run(heap, keep, &offset, &bytes)) {
         heap_source_decommit(heap, offset, bytes);
         heap_window_unreserve(heap, mm_round_down(offset, HEAP_CHUNK_BYTES), HEAP_CHUNK_BYTES);

@@ -178,6 +178,7 @@ struct kheap {
     uint64_t run_blocks, run_bytes;
     uint64_t search_from; /* where the window is searched for free addresses: chunk number */
     unsigned spare_chunks;
+    bool shrink_due; /* atomic: an interrupt handler was to give all of them back */
     unsigned moving; /* atomic: how many move memory between the pmm and the heap just now */
     uint64_t moves;  /* atomic: how often memory arrived */
     struct heap_link chunks[HEAP_CHUNK_LISTS];
@@ -284,7 +285,8 @@ MM_MUST_USE bool heap_supply(struct kheap *heap, enum heap_need need, uint64_t b
 #define HEAP_TRIES_LARGE 8u /* of which each one takes back everything */
 MM_MUST_USE bool heap_may_find_more(struct kheap *heap, uint64_t moves, unsigned tries);
 
-/* Without the lock: gives wholly free chunks back, all but `keep`. */
+/* Without the lock: gives wholly free chunks back, all but `keep`. In an interrupt handler nothing goes
+ * back, but heap->shrink_due says so, and kheap.c calls again where the caches do not do. */
 void heap_shrink(struct kheap *heap, unsigned keep);
 
 /* ---- heap_large.c ---- */

@@ -293,7 +293,8 @@ static void start_faults(struct mm *mm)
                 (int)options->fail_bytes, options->fail);
 }
 
-/* Frames run short: what the heap only holds for later goes back. */
+/* Frames run short: what the heap only holds for later goes back, from an interrupt handler with the
+ * heap's next slow call elsewhere. */
 static void heap_gives_back(void *heap)
 {
     kheap_drain(heap, KHEAP_ALL_SLOTS);

@@ -244,6 +244,13 @@ static unsigned class_aligned(size_t bytes, size_t align_bytes)
     return size_class;
 }
 
+/* What an interrupt handler could not give back goes now. */
+static void shrink_if_due(struct kheap *heap)
+{
+    if (__atomic_load_n(&heap->shrink_due, __ATOMIC_RELAXED))
+        heap_shrink(heap, 0);
+}
+
 /* Everything that the fast paths leave over. */
 static void *slow_alloc(struct kheap *heap, size_t bytes, size_t align_bytes, bool clear,
                         vaddr_t site)
@@ -269,6 +276,7 @@ static void *slow_alloc(struct kheap *heap, size_t bytes, size_t align_bytes, bo
         report_exhausted(heap, bytes, "out of memory");
     else
         mm_debug("heap: allocated %lu bytes at 0x%lx", bytes, (uintptr_t)block);
+    shrink_if_due(heap);
     return block;
 }
 
@@ -421,6 +429,7 @@ static bool size_is_right(const struct heap_span *span, unsigned index, size_t b
 /* Wholly free memory goes back where it came from, all but some. */
 static void shrink_if_much(struct kheap *heap)
 {
+    shrink_if_due(heap);
     if (__atomic_load_n(&heap->spare_chunks, __ATOMIC_RELAXED) > HEAP_SPARE_CHUNKS)
         heap_shrink(heap, HEAP_SPARE_CHUNKS);
 }

@@ -1185,6 +1185,33 @@ static void memory_that_cannot_be_added_counts_as_moved(void **state)
     assert_ok(pmm_alloc_contiguous(&machine.pmm, 16, MM_KIB(64), PMM_NO_LIMIT, &base));
 }
 
+/* The pmm's low-water mark calls in the allocation that has crossed it, once: also a handler's. */
+static void what_a_handler_drains_goes_back_with_the_next_slow_call(void **state)
+{
+    void *blocks[4], *block;
+    uint64_t frames;
+
+    (void)state;
+    growing_set_up(MM_MIB(48));
+    for (size_t i = 0; i < COUNT_OF(blocks); i++)
+        assert_non_null(blocks[i] = kheap_alloc(heap, MAX_BLOCK_SIZE));
+    for (size_t i = 0; i < COUNT_OF(blocks); i++)
+        kheap_free(heap, blocks[i]);
+    frames = kheap_stats(heap).frames;
+    assert_int_not_equal(heap->spare_chunks, 0); /* kept, as long as there are few */
+    assert_true(hosted_interrupt_enter());
+    kheap_drain(heap, KHEAP_ALL_SLOTS);
+    assert_non_null(block = kheap_alloc(heap, 40));
+    hosted_interrupt_leave();
+    assert_int_not_equal(heap->spare_chunks, 0);
+    kheap_free(heap, block);
+    assert_non_null(block = kheap_alloc(heap, 400));
+    assert_int_equal(heap->spare_chunks, 0);
+    assert_true(kheap_stats(heap).frames < frames);
+    kheap_free(heap, block);
+    assert_all_free();
+}
+
 /* Who was moving memory is not there in the child of a fork(). */
 static void nobody_moves_memory_after_a_fork(void **state)
 {
@@ -1453,6 +1480,7 @@ int main(void)
         TEST(large_blocks_have_pages_of_their_own),
         TEST(kfree_behind_the_first_byte_of_a_zeroed_block_is_reported),
         TEST(memory_that_cannot_be_added_counts_as_moved),
+        TEST(what_a_handler_drains_goes_back_with_the_next_slow_call),
         TEST(nobody_moves_memory_after_a_fork),
         TEST(threads_are_told_from_handlers_by_their_slot),
         TEST(heap_without_frames_gives_null_and_loses_nothing),

@@ -136,8 +136,8 @@ MM_MUST_USE mm_status_t kheap_to_phys(struct kheap *heap, const void *address, s
  * caller's own, whose memory then belongs to nobody; wholly free memory goes back to where it came from.
  *   Context:    thread of control, no lock held. In an interrupt handler (the low-water callback of
  *               mm_init() comes there, too) caches and quarantine are emptied, but wholly free
- *               chunks stay with the heap until a thread drains, or frees the last block of another
- *               one. Blocks with pages of their own leave the quarantine for the pmm even there.
+ *               chunks stay with the heap until a thread of control makes the next call of the heap
+ *               that a cache does not serve. Blocks with pages of their own leave the quarantine for the pmm even there.
  *   Cost:       a barrier on every CPU; for memory that goes back, a shootdown each time. */
 #define KHEAP_ALL_SLOTS UINT32_MAX
 void kheap_drain(struct kheap *heap, unsigned slot);
