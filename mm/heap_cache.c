@@ -11,9 +11,10 @@
  * same block at the same time. Then the block is in the magazine, and when the owner comes to the
  * remote bit it does not find REMOTE: the other free is reported and nothing else happens. Nobody but
  * the owner does that last step, so it is never in the middle of its own free meanwhile; a span of
- * nobody has no plain stores, and whoever has the lock does it. (kheap_drain of another slot is
- * the exception: a free that its owner has begun at that moment, of a block that another CPU has freed
- * too, may be accepted.)
+ * nobody has no plain stores, and whoever has the lock does it. The exception is a drain by another
+ * slot: kheap_drain, and each search when memory is scarce, which drains all slots first. It does the last
+ * step for owners that run, and a free that one of them has begun at that moment, of a block that
+ * another CPU has freed too, may be accepted.
  *
  * A slot's spans become nobody's only by the slot's own call, or when it is over. Blocks may lie in the
  * magazine of a slot that does not own their span (heap_steal_locked): a magazine says who holds a block,
