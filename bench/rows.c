@@ -228,6 +228,16 @@ double bench_best(const struct bench *bench, const char *workload, const char *s
 
 /* ---- Goals ---- */
 
+/* What is judged is what is written: a ratio a rounding error above its goal, as 3.0 ns / 2.0 ns may be,
+ * would otherwise be printed as 1.5 of 1.5 and "NO". */
+static double as_written(double ratio)
+{
+    char text[32];
+
+    snprintf(text, sizeof text, "%.6g", ratio);
+    return strtod(text, NULL);
+}
+
 bool bench_judge(const struct bench *bench, const struct bench_goal *goal, double *ratio, bool *met)
 {
     if (goal->ratio != NULL)
@@ -237,6 +247,7 @@ bool bench_judge(const struct bench *bench, const struct bench_goal *goal, doubl
     else
         *ratio = bench_value(bench, goal->workload, goal->subject, NULL) /
                  bench_best(bench, goal->workload, goal->peers);
+    *ratio = as_written(*ratio);
     *met = goal->at_least ? *ratio >= goal->goal : *ratio <= goal->goal;
     return !isnan(*ratio);
 }
