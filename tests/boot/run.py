@@ -36,18 +36,35 @@ class Report:
 
     def __init__(self):
         self._lock = threading.Lock()
+        self._running = {}  # name: when it began
+        self._is_cut_off = False
         self.passed = 0
         self.failed = 0
+
+    def begin(self, name):
+        with self._lock:
+            self._running[name] = time.monotonic()
+
+    def cut_off(self):
+        """Somebody ends all of this: what was at work may be what took too long."""
+        with self._lock:
+            self._is_cut_off = True
+            for name, start in self._running.items():
+                print(f"FAIL {name}: cut off after {time.monotonic() - start:.1f} s", flush=True)
 
     def ok(self, name, seconds):
         with self._lock:
             self.passed += 1
+            self._running.pop(name)
             print(f"ok {name} ({seconds:.1f} s)", flush=True)
 
     def fail(self, name, why, boot):
         with self._lock:
             self.failed += 1
+            self._running.pop(name)
             first, *rest = str(why).splitlines() or ["no reason given"]
+            if self._is_cut_off:
+                first, rest = "cut off; so far it has said:", []
             print(f"FAIL {name}: {first}")
             details = list(rest)
             if boot is not None:
@@ -58,6 +75,7 @@ class Report:
 
 def run_case(case, tree, report):
     start = time.monotonic()
+    report.begin(case.name)
     view = machine.View(tree)
     try:
         case.run(view)
@@ -78,6 +96,7 @@ def run_cases(cases, tree, jobs):
         try:
             concurrent.futures.wait(futures)
         except BaseException:
+            report.cut_off()
             pool.shutdown(wait=False, cancel_futures=True)
             machine.kill_running()
             raise

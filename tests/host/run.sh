@@ -4,7 +4,8 @@
 # Runs host tests: each argument is a command. usage: run.sh command...
 #
 # As many run at once as there are CPUs (TEST_JOBS=N: so many), each for at most TEST_TIMEOUT seconds;
-# what one says comes out as a whole when it ends.
+# what one says comes out as a whole when it ends, after a line with its name; of a failed one that line
+# names the tests.
 #
 # Every command runs even if one before it failed. Of a cmocka program each test counts: the tests
 # that it announces and does not report as OK have failed (a crash counts all that it left out). Any
@@ -13,6 +14,22 @@
 # last line is "N passed, N failed"; the exit status is 1 if anything failed, or a command left no
 # result. V=1 shows all output.
 set -u
+
+# why STATUS: in words.
+why() {
+    case $1 in
+        124 | 137) echo "not done after ${TEST_TIMEOUT:-300} s" ;;
+        *) echo "exit status $1" ;;
+    esac
+}
+
+# failed_tests LOG: their names, and of a program that ended within a test that one's, too.
+failed_tests() {
+    {
+        sed -n '/listed below/d; s/^\[  FAILED  \] //p' "$1"
+        grep '^\[ .*\] [a-z0-9_]*$' "$1" | tail -n 1 | sed -n 's/^\[ RUN      \] \(.*\)/\1 (ended in it)/p'
+    } | sort -u | head -n 8 | sed 's|$|, |' | tr -d '\n'
+}
 
 # run_one FOLDER COMMAND: prints what became of it, and leaves "passed failed" in a file of FOLDER.
 run_one() {
@@ -36,13 +53,13 @@ run_one() {
         good=0 bad=1
     fi
     {
-        if [ "$bad" -ne 0 ] || [ "${V:-0}" != 0 ]; then
-            grep -v -e '^\[ RUN      \] ' -e '^\[       OK \] ' "$log" | sed 's/^/    /'
-        fi
         if [ "$bad" -ne 0 ]; then
-            echo "FAIL $command: $good passed, $bad failed (exit status $status)"
+            echo "FAIL $command: $(failed_tests "$log")$good passed, $bad failed ($(why $status))"
         else
             echo "ok   $command: $good passed ($(($(date +%s) - start)) s)"
+        fi
+        if [ "$bad" -ne 0 ] || [ "${V:-0}" != 0 ]; then
+            grep -v -e '^\[ RUN      \] ' -e '^\[       OK \] ' "$log" | sed 's/^/    /'
         fi
     } >"$log.shown"
     # One process writes at a time: pipes keep only short writes together.
@@ -58,7 +75,7 @@ if setarch -R true 2>/dev/null; then
     fixed='setarch -R'
 fi
 
-ASAN_OPTIONS=${ASAN_OPTIONS:-allow_user_poisoning=1:detect_leaks=1:detect_stack_use_after_return=0}
+ASAN_OPTIONS=${ASAN_OPTIONS:-allow_user_poisoning=1:detect_leaks=1:detect_stack_use_after_return=0:print_legend=0}
 UBSAN_OPTIONS=${UBSAN_OPTIONS:-print_stacktrace=1}
 TSAN_OPTIONS=${TSAN_OPTIONS:-halt_on_error=1}
 export ASAN_OPTIONS UBSAN_OPTIONS TSAN_OPTIONS
