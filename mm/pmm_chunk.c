@@ -296,32 +296,37 @@ static void change_part(struct pmm *pmm, struct pmm_range *range, uint64_t from,
     chunk_settle_locked(pmm, range, chunk);
 }
 
-static void count_state(struct pmm *pmm, enum pmm_frame_state state, uint64_t count)
+static void count_state(struct pmm *pmm, struct pmm_range *range, enum pmm_frame_state state,
+                        uint64_t count)
 {
     struct pmm_stats *stats = &pmm->stats;
 
-    if (state == PMM_FRAME_FREE)
+    if (state == PMM_FRAME_FREE) {
         stats->free_frames += count;
-    else if (state == PMM_FRAME_USED || state == PMM_FRAME_TABLE)
+        range->free_frames += count;
+    } else if (state == PMM_FRAME_USED || state == PMM_FRAME_TABLE) {
         stats->used_frames += count;
-    else
+    } else {
         stats->reserved_frames += count;
-    if (state == PMM_FRAME_TABLE)
+        range->reserved_frames += count;
+    }
+    if (state == PMM_FRAME_TABLE) {
         stats->table_frames += count;
-    if (state == PMM_FRAME_RETIRED)
+        range->table_frames += count;
+    }
+    if (state == PMM_FRAME_RETIRED) {
         stats->retired_frames += count;
+        range->retired_frames += count;
+    }
 }
 
 void pmm_change_locked(struct pmm *pmm, struct pmm_range *range, uint64_t from, uint64_t to,
                        enum pmm_frame_state old, enum pmm_frame_state new)
 {
-    count_state(pmm, old, -(to - from));
-    count_state(pmm, new, to - from);
-    range->free_frames -= old == PMM_FRAME_FREE ? to - from : 0;
-    if (new == PMM_FRAME_FREE) {
-        range->free_frames += to - from;
+    count_state(pmm, range, old, -(to - from));
+    count_state(pmm, range, new, to - from);
+    if (new == PMM_FRAME_FREE)
         pmm->core->frees++;
-    }
     while (from < to) {
         uint64_t chunk = from / CHUNK_FRAMES, end = (chunk + 1) * CHUNK_FRAMES;
         end = end < to ? end : to;

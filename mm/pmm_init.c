@@ -150,6 +150,7 @@ static void free_segment(struct pmm *pmm, struct pmm_range *range, paddr_t base,
     bittree_add_range(&core->whole, first, last);
     core->whole_count += last - first;
     range->free_frames += (last - first) * CHUNK_FRAMES;
+    range->reserved_frames -= (last - first) * CHUNK_FRAMES;
     pmm->stats.free_frames += (last - first) * CHUNK_FRAMES;
     pmm->stats.reserved_frames -= (last - first) * CHUNK_FRAMES;
 }
@@ -164,6 +165,7 @@ static void add_run(struct pmm *pmm, struct mm_extent run)
     *range = (struct pmm_range){
         .base = run.base,
         .frames = (run.end - run.base) / FRAME_SIZE,
+        .reserved_frames = (run.end - run.base) / FRAME_SIZE,
         .bias =
             first_chunk * CHUNK_FRAMES - (mm_round_down(run.base, LARGE_PAGE_SIZE) >> FRAME_SHIFT),
     };

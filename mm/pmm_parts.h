@@ -54,9 +54,11 @@ enum chunk_kind {
 struct pmm_range {
     paddr_t base;
     uint64_t frames;
-    uint64_t bias;        /* id = frame number + bias */
-    uint64_t free_frames; /* outside the caches */
-};
+    uint64_t bias;                            /* id = frame number + bias */
+    uint64_t free_frames;                     /* outside the caches */
+    uint64_t reserved_frames, retired_frames; /* retired ones are counted as reserved, too */
+    uint64_t table_frames;                    /* those in zero_tables included */
+} __attribute__((aligned(64)));
 
 /* What a MIXED chunk's set bits are; in none of the three: used. A bad frame is retired if it is reserved
  * as well, else it will be when it is freed. */

@@ -108,26 +108,51 @@ static uint64_t cached_in(const struct magazine *magazine, const uint64_t *entri
     return count;
 }
 
-struct pmm_range_stats pmm_range_stats(struct pmm *pmm, size_t index)
+/* As pmm_count_cached_locked, of one range. */
+static uint64_t count_cached_in(const struct pmm *pmm, struct mm_extent extent, uint64_t *zeroed)
 {
-    struct mm_extent extent = pmm_range_extent(pmm, index);
-    const struct pmm_core *core = pmm->core;
-    const struct pmm_range *range = &pmm->ranges[index];
-    uint64_t saved = mm_port_lock(&pmm->lock), free_frames = range->free_frames;
+    uint64_t dirty = 0;
 
-    for (unsigned i = 0; i < core->slots_end; i++) {
+    for (unsigned i = 0; i < pmm->core->slots_end; i++) {
         const struct pmm_slot *slot = pmm->slots[i];
         if (slot == &pmm_absent_slot)
             continue;
-        free_frames += cached_in(&slot->dirty, slot->entries + SLOT_FIRST_DIRTY, extent);
-        free_frames += CHUNK_FRAMES * cached_in(&slot->large, slot->blocks, extent);
-        free_frames += cached_in(&slot->zero, slot->entries + SLOT_FIRST_ZERO, extent);
+        dirty += cached_in(&slot->dirty, slot->entries + SLOT_FIRST_DIRTY, extent);
+        dirty += CHUNK_FRAMES * cached_in(&slot->large, slot->blocks, extent);
+        *zeroed += cached_in(&slot->zero, slot->entries + SLOT_FIRST_ZERO, extent);
     }
+    return dirty + *zeroed;
+}
+
+static uint64_t free_tables_in(const struct pmm_core *core, const struct pmm_range *range)
+{
+    uint64_t count = 0;
+
     for (unsigned i = 0; i < core->zero_table_count; i++)
-        free_frames += core->zero_tables[i] >= range_first_id(range) &&
-                       core->zero_tables[i] < range_end_id(range);
+        count += core->zero_tables[i] >= range_first_id(range) &&
+                 core->zero_tables[i] < range_end_id(range);
+    return count;
+}
+
+struct pmm_range_stats pmm_range_stats(struct pmm *pmm, size_t index)
+{
+    struct mm_extent extent = pmm_range_extent(pmm, index);
+    const struct pmm_range *range = &pmm->ranges[index];
+    uint64_t saved = mm_port_lock(&pmm->lock);
+    uint64_t tables = free_tables_in(pmm->core, range), zeroed = tables;
+    uint64_t cached = count_cached_in(pmm, extent, &zeroed);
+    struct pmm_range_stats stats = { .extent = extent,
+                                     .total_frames = range->frames,
+                                     .free_frames = range->free_frames + cached,
+                                     .table_frames = range->table_frames - tables,
+                                     .reserved_frames = range->reserved_frames,
+                                     .cached_frames = cached,
+                                     .zeroed_frames = zeroed,
+                                     .retired_frames = range->retired_frames };
+
     mm_port_unlock(&pmm->lock, saved);
-    return (struct pmm_range_stats){ extent, range->frames, free_frames };
+    stats.used_frames = stats.total_frames - stats.free_frames - stats.reserved_frames;
+    return stats;
 }
 
 uint64_t pmm_largest_free(struct pmm *pmm)
@@ -141,6 +166,18 @@ uint64_t pmm_largest_free(struct pmm *pmm)
 
 /* ---- the report ---- */
 
+static void report_range(struct pmm *pmm, size_t index)
+{
+    struct pmm_range_stats range = pmm_range_stats(pmm, index);
+
+    mm_info(
+        "Frames: 0x%lx-0x%lx: %lu KB: %lu KB free (in caches: %lu KB, zero: %lu KB), %lu KB used "
+        "(page tables: %lu KB), %lu KB reserved (retired: %lu KB)",
+        range.extent.base, range.extent.end, range.total_frames * 4, range.free_frames * 4,
+        range.cached_frames * 4, range.zeroed_frames * 4, range.used_frames * 4,
+        range.table_frames * 4, range.reserved_frames * 4, range.retired_frames * 4);
+}
+
 void pmm_report(struct pmm *pmm)
 {
     struct pmm_stats stats = pmm_stats(pmm);
@@ -152,11 +189,8 @@ void pmm_report(struct pmm *pmm)
     mm_info("Frames: %lu KB of what is free lie in caches of CPUs, %lu KB are known to be zero; "
             "the largest free block has %lu KB",
             stats.cached_frames * 4, stats.zeroed_frames * 4, pmm_largest_free(pmm) * 4);
-    for (size_t i = 0; i < stats.range_count && i < REPORTED_RANGES; i++) {
-        struct pmm_range_stats range = pmm_range_stats(pmm, i);
-        mm_info("Frames: 0x%lx-0x%lx: %lu KB of %lu KB free", range.extent.base, range.extent.end,
-                range.free_frames * 4, range.total_frames * 4);
-    }
+    for (size_t i = 0; i < stats.range_count && i < REPORTED_RANGES; i++)
+        report_range(pmm, i);
     if (stats.range_count > REPORTED_RANGES)
         mm_info("Frames: and %lu ranges more", stats.range_count - REPORTED_RANGES);
 }

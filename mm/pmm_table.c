@@ -23,6 +23,7 @@ static bool take_from_table_chunk(struct pmm *pmm, uint64_t chunk, struct pmm_ra
     if (chunk_free(core, chunk) == 0)
         bittree_remove(&core->tables, chunk);
     pmm->stats.table_frames++;
+    (*range)->table_frames++;
     return true;
 }
 
@@ -111,6 +112,7 @@ void pmm_give_table_locked(struct pmm *pmm, uint64_t id)
     }
     core->frees++;
     range->free_frames++;
+    range->table_frames--;
     pmm->stats.free_frames++;
     pmm->stats.used_frames--;
     pmm->stats.table_frames--;

@@ -13,6 +13,7 @@ struct check {
     const char *what; /* the first difference; NULL: none so far */
     paddr_t where;
     uint64_t found, expected;
+    struct pmm_stats range_sums; /* of the range that is looked at */
     struct pmm_stats sums;
     uint32_t sides;
     uint64_t wholes;
@@ -77,8 +78,7 @@ static void check_members(struct check *c, uint64_t chunk, paddr_t at, uint64_t 
         note(c, "words of a special chunk", at, chunk_plain(core, chunk), 0);
 }
 
-static void check_chunk(struct check *c, const struct pmm_range *range, uint64_t chunk,
-                        uint64_t *range_free)
+static void check_chunk(struct check *c, const struct pmm_range *range, uint64_t chunk)
 {
     static const enum pmm_frame_state states[] = { PMM_FRAME_FREE, PMM_FRAME_USED,
                                                    PMM_FRAME_RESERVED, PMM_FRAME_TABLE,
@@ -93,8 +93,7 @@ static void check_chunk(struct check *c, const struct pmm_range *range, uint64_t
     if (whole && first + CHUNK_FRAMES <= range_end_id(range)) { /* most of a large memory */
         check_members(c, chunk, at, CHUNK_FRAMES);
         c->wholes++;
-        *range_free += CHUNK_FRAMES;
-        c->sums.free_frames += CHUNK_FRAMES;
+        c->range_sums.free_frames += CHUNK_FRAMES;
         return;
     }
     for (uint64_t word = chunk * CHUNK_WORDS; word < (chunk + 1) * CHUNK_WORDS; word++) {
@@ -113,12 +112,28 @@ static void check_chunk(struct check *c, const struct pmm_range *range, uint64_t
         check_side(c, range, chunk, at);
     check_members(c, chunk, at, counts[PMM_FRAME_FREE]);
     c->wholes += whole;
-    *range_free += counts[PMM_FRAME_FREE];
-    c->sums.free_frames += counts[PMM_FRAME_FREE];
-    c->sums.used_frames += counts[PMM_FRAME_USED] + counts[PMM_FRAME_TABLE];
-    c->sums.table_frames += counts[PMM_FRAME_TABLE];
-    c->sums.reserved_frames += counts[PMM_FRAME_RESERVED] + counts[PMM_FRAME_RETIRED];
-    c->sums.retired_frames += counts[PMM_FRAME_RETIRED];
+    c->range_sums.free_frames += counts[PMM_FRAME_FREE];
+    c->range_sums.used_frames += counts[PMM_FRAME_USED] + counts[PMM_FRAME_TABLE];
+    c->range_sums.table_frames += counts[PMM_FRAME_TABLE];
+    c->range_sums.reserved_frames += counts[PMM_FRAME_RESERVED] + counts[PMM_FRAME_RETIRED];
+    c->range_sums.retired_frames += counts[PMM_FRAME_RETIRED];
+}
+
+static void check_sums_of_range(struct check *c, const struct pmm_range *range)
+{
+    const struct pmm_stats *found = &c->range_sums;
+
+    note(c, "free frames of a range", range->base, range->free_frames, found->free_frames);
+    note(c, "page tables of a range", range->base, range->table_frames, found->table_frames);
+    note(c, "reserved frames of a range", range->base, range->reserved_frames,
+         found->reserved_frames);
+    note(c, "retired frames of a range", range->base, range->retired_frames, found->retired_frames);
+    c->sums.total_frames += range->frames;
+    c->sums.free_frames += found->free_frames;
+    c->sums.used_frames += found->used_frames;
+    c->sums.table_frames += found->table_frames;
+    c->sums.reserved_frames += found->reserved_frames;
+    c->sums.retired_frames += found->retired_frames;
 }
 
 static void check_ranges(struct check *c)
@@ -128,12 +143,11 @@ static void check_ranges(struct check *c)
 
     for (size_t i = 0; i < pmm->range_count; i++) {
         const struct pmm_range *range = &pmm->ranges[i];
-        uint64_t free_frames = 0;
+        c->range_sums = (struct pmm_stats){ 0 };
         note(c, "first chunk of a range", range->base, range_first_id(range) / CHUNK_FRAMES, chunk);
         for (; chunk * CHUNK_FRAMES < range_end_id(range) && c->what == NULL; chunk++)
-            check_chunk(c, range, chunk, &free_frames);
-        note(c, "free frames of a range", range->base, range->free_frames, free_frames);
-        c->sums.total_frames += range->frames;
+            check_chunk(c, range, chunk);
+        check_sums_of_range(c, range);
     }
     note(c, "chunks", 0, pmm->core->chunks, chunk);
 }

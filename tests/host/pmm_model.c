@@ -7,6 +7,7 @@
  * with two owners, or one that is cleared while it is used, shows. A frame that pmm_free_zeroed_frame()
  * or pmm_free_table() takes is made zero before. */
 #include "pmm_model.h"
+#include "pmm_ranges.h"
 
 #include <string.h>
 
@@ -175,6 +176,7 @@ void pmm_model_check(void)
     check_counts();
     assert_int_equal(pmm_stats(&machine.pmm).reserved_frames,
                      count_of[RESERVED] + count_of[KEPT] + count_of[RETIRED] + count_hidden());
+    assert_ranges_are_counted(&machine.pmm);
     if (!pmm_verify(&machine.pmm))
         fail_msg("step %lu: pmm_verify: %s", step_number, log_line(log_lines() - 1));
 }

@@ -289,16 +289,24 @@ struct pmm_peek pmm_peek_frames(const struct pmm *pmm, paddr_t address);
  *   Cost:       a lock, and a line for each cache; no counter is shared by the fast paths. */
 struct pmm_stats pmm_stats(struct pmm *pmm);
 
-/* The extent of range `index`, lowest first, and what is free there.
+/* The extent of range `index`, lowest first, and the counters of its frames: added up over all ranges
+ * they are those of pmm_stats(), if nobody allocates or frees meanwhile.
  *   Units:      `index` below stats.range_count; a larger one is a bug of the caller that only
  *               debug builds see (MM_ASSERT).
  *   Context:    pmm_range_extent: any, it takes no lock and its answer never changes after
- *               pmm_init; pmm_range_stats: as pmm_frame_state. */
+ *               pmm_init; pmm_range_stats: as pmm_frame_state.
+ *   Cost:       pmm_range_stats: a lock, and a look at each entry of each cache. */
 struct mm_extent pmm_range_extent(const struct pmm *pmm, size_t index);
-struct pmm_range_stats {
+struct pmm_range_stats { /* each as in struct pmm_stats */
     struct mm_extent extent;
     uint64_t total_frames;
-    uint64_t free_frames; /* cached ones included */
+    uint64_t free_frames;
+    uint64_t used_frames;
+    uint64_t table_frames;
+    uint64_t reserved_frames;
+    uint64_t cached_frames;
+    uint64_t zeroed_frames;
+    uint64_t retired_frames;
 };
 struct pmm_range_stats pmm_range_stats(struct pmm *pmm, size_t index);
 
@@ -307,7 +315,8 @@ struct pmm_range_stats pmm_range_stats(struct pmm *pmm, size_t index);
  *   Cost:       looks at each 2 MiB block, with the lock. */
 uint64_t pmm_largest_free(struct pmm *pmm);
 
-/* Writes the state as `[MM]` lines at level info: sums, ranges (the first 16), the longest free run. */
+/* Writes the state as `[MM]` lines at level info: sums, the same for each range (the first 16), the
+ * longest free run. */
 void pmm_report(struct pmm *pmm);
 
 /* Checks everything against everything: bits, counters, summaries, marks, caches; each frame has one
