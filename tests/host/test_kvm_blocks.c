@@ -1,75 +1,24 @@
 /* SPDX-License-Identifier: MIT */
-/* Blocks of kvm_alloc, devices, and the heap's window in steps: what is mapped and what is not, that
- * every frame comes back, that the n-th lack of memory leaves everything as it was, what is reported. */
-#include "walker.h"
+/* Blocks of kvm_alloc: what is mapped and what is not, that every frame comes back, that the n-th lack of
+ * memory leaves everything as it was (of all that kvm makes), what is reported. */
+#include "kvm_fixture.h"
 
 #include <string.h>
 
-#define KERNEL_VIRT ((vaddr_t)0xffffffff80000000)
-#define HHDM_BASE   ((vaddr_t)0xffff800000000000)
-
-static struct machine machine;
-static struct address_space space;
-static struct kvm kvm;
-
-static void kvm_set_up(uint64_t ram_bytes)
-{
-    const struct kvm_window taken[] = { { HHDM_BASE, HHDM_BASE + MM_GIB(64) },
-                                        { KERNEL_VIRT, KERNEL_VIRT + MM_MIB(4) } };
-    struct mm_cpu_features features = features_of(4, 46, true);
-
-    hosted_cpu_reset(4);
-    hosted_cpu()->leaf_8000_0008.eax = 46;
-    hosted_cpu()->pat = 0x0000010500070406u;
-    machine_set_up_simple(&machine, ram_bytes);
-    assert_ok(paging_init(&space, &machine.pmm, &features));
-    assert_ok(kvm_init(&kvm, &space, taken, COUNT_OF(taken)));
-    paging_activate(&space, &features);
-}
-
-/* No 2 MiB in one piece anywhere: every second frame is out of service. */
-static void fragment(uint64_t ram_bytes)
-{
-    for (paddr_t frame = MM_MIB(1); frame < MM_MIB(1) + ram_bytes; frame += 2 * FRAME_SIZE)
-        if (pmm_frame_state(&machine.pmm, frame) == PMM_FRAME_FREE)
-            assert_ok(pmm_reserve_range(&machine.pmm, frame, frame + FRAME_SIZE));
-}
-
-static void assert_unmapped(vaddr_t page)
-{
-    assert_int_equal(hosted_cpu_access(page, HOSTED_READ, NULL), HOSTED_NOT_PRESENT);
-    assert_int_equal(hosted_cpu_access(page + PAGE_SIZE - 1, HOSTED_READ, NULL),
-                     HOSTED_NOT_PRESENT);
-}
-
-/* Writable, global, never executable, never the user's; and the frame is nobody else's. */
-static void *assert_memory(vaddr_t page)
-{
-    struct hosted_translation seen;
-
-    assert_int_equal(hosted_cpu_access(page, HOSTED_WRITE, &seen), HOSTED_OK);
-    assert_int_equal(hosted_cpu_access(page, HOSTED_EXECUTE, NULL), HOSTED_FORBIDDEN);
-    assert_int_equal(hosted_cpu_access(page, HOSTED_USER, NULL), HOSTED_FORBIDDEN);
-    assert_true(seen.global);
-    assert_int_equal(seen.memory_type, 6);
-    assert_int_equal(pmm_frame_state(&machine.pmm, seen.address), PMM_FRAME_USED);
-    return phys_to_virt(mm_round_down(seen.address, PAGE_SIZE));
-}
+/* ---- Blocks ---- */
 
 static void check_block(vaddr_t base, uint64_t bytes)
 {
     bytes = mm_round_up(bytes, PAGE_SIZE);
     assert_true(base >= kvm.blocks.base + PAGE_SIZE && base + bytes + PAGE_SIZE <= kvm.blocks.end);
-    assert_unmapped(base - PAGE_SIZE);
-    assert_unmapped(base + bytes);
+    assert_guard(base - PAGE_SIZE);
+    assert_guard(base + bytes);
     for (uint64_t at = 0; at < bytes; at += PAGE_SIZE) {
         void *page = assert_memory(base + at);
         assert_true(is_zero(page, PAGE_SIZE));
         memset(page, 0xdd, PAGE_SIZE);
     }
 }
-
-/* ---- Blocks ---- */
 
 static void kvm_block_of_any_size_is_zero_between_guards(void **state)
 {
@@ -80,9 +29,9 @@ static void kvm_block_of_any_size_is_zero_between_guards(void **state)
 
     (void)state;
     for (unsigned fragmented = 0; fragmented < 2; fragmented++) {
-        kvm_set_up(MM_MIB(32));
+        kvm_set_up(4, MM_MIB(32));
         if (fragmented != 0)
-            fragment(MM_MIB(32));
+            kvm_fragment(MM_MIB(32));
         struct walker_snapshot before = walker_snapshot(&space);
         for (size_t i = 0; i < COUNT_OF(sizes); i++) {
             vaddr_t block;
@@ -96,8 +45,8 @@ static void kvm_block_of_any_size_is_zero_between_guards(void **state)
                 assert_int_equal(space.stats.leaves[1], 0);
             assert_int_equal(kvm_stats(&kvm).block_bytes, mm_round_up(sizes[i], PAGE_SIZE));
             kvm_free(&kvm, block);
-            assert_unmapped(block); /* gone from the TLB too */
-            assert_unmapped(block + mm_round_down(sizes[i] - 1, PAGE_SIZE));
+            assert_guard(block); /* gone from the TLB too */
+            assert_guard(block + mm_round_down(sizes[i] - 1, PAGE_SIZE));
             assert_snapshot_equal(&space, &before);
         }
         assert_pmm_sound(&machine.pmm);
@@ -109,7 +58,7 @@ static void kvm_block_has_the_alignment_asked_for(void **state)
     struct walker_snapshot before;
 
     (void)state;
-    kvm_set_up(MM_MIB(32));
+    kvm_set_up(4, MM_MIB(32));
     before = walker_snapshot(&space);
     for (uint64_t align = 1; align <= KVM_MAX_ALIGN; align *= 2) {
         vaddr_t block, other;
@@ -130,7 +79,7 @@ static void kvm_block_bad_arguments_are_refused(void **state)
     vaddr_t block = 0x1234;
 
     (void)state;
-    kvm_set_up(MM_MIB(8));
+    kvm_set_up(4, MM_MIB(8));
     before = walker_snapshot(&space);
     assert_status(kvm_alloc(&kvm, 0, 0, &block), MM_INVALID_ARGUMENT);
     assert_status(kvm_alloc(&kvm, PAGE_SIZE, 2, &block), MM_INVALID_ARGUMENT);
@@ -153,7 +102,7 @@ static void kvm_block_without_zeroing_is_not_cleared(void **state)
     unsigned dirty = 0;
 
     (void)state;
-    kvm_set_up(MM_MIB(4));
+    kvm_set_up(4, MM_MIB(4));
     assert_ok(kvm_alloc(&kvm, MM_MIB(1), 0, &block));
     check_block(block, MM_MIB(1)); /* leaves 0xdd */
     kvm_free(&kvm, block);
@@ -185,7 +134,7 @@ static void kvm_block_without_memory_leaves_nothing_behind(void **state)
             struct walker_snapshot before;
             vaddr_t block = 0x1234;
 
-            kvm_set_up(MM_MIB(8));
+            kvm_set_up(4, MM_MIB(8));
             pmm_drain_to(&machine.pmm, left, NULL, 0);
             before = walker_snapshot(&space);
             mm_status_t status = kvm_alloc(&kvm, sizes[i], 0, &block);
@@ -261,7 +210,7 @@ static void kvm_nth_failing_allocation_changes_nothing(void **state)
         for (uint64_t every = 0; every < 2; every++) {
             mm_status_t status = MM_OUT_OF_MEMORY;
 
-            kvm_set_up(MM_MIB(16));
+            kvm_set_up(4, MM_MIB(16));
             struct walker_snapshot before = walker_snapshot(&space);
             for (uint64_t nth = 1; nth < 700 && (nth < 100 || status != MM_OK); nth++) {
                 pmm_fault_inject(&machine.pmm, nth, every);
@@ -284,7 +233,7 @@ static void kvm_calls_from_an_nmi_handler_are_refused(void **state)
 {
     struct walker_snapshot before;
     vaddr_t block, top, device, out = 0x1234;
-    const vaddr_t heap = (kvm_set_up(MM_MIB(8)), kvm_heap_window(&kvm).base);
+    const vaddr_t heap = (kvm_set_up(4, MM_MIB(8)), kvm_heap_window(&kvm).base);
 
     (void)state;
     assert_ok(kvm_alloc(&kvm, PAGE_SIZE, 0, &block));
@@ -316,14 +265,14 @@ static void kvm_free_works_without_a_free_frame(void **state)
     vaddr_t block;
 
     (void)state;
-    kvm_set_up(MM_MIB(8));
-    fragment(MM_MIB(9));
+    kvm_set_up(4, MM_MIB(8));
+    kvm_fragment(MM_MIB(9));
     before = walker_snapshot(&space);
     assert_ok(kvm_alloc(&kvm, MM_MIB(2) + MM_KIB(200), 0, &block));
     static paddr_t taken[4096];
     size_t count = pmm_drain_to(&machine.pmm, 0, taken, COUNT_OF(taken));
     kvm_free(&kvm, block);
-    assert_unmapped(block);
+    assert_guard(block);
     for (size_t i = 0; i < count; i++)
         pmm_free_frame(&machine.pmm, taken[i]);
     assert_snapshot_equal(&space, &before);
@@ -340,7 +289,7 @@ static void kvm_blocks_in_a_random_program_stay_apart(void **state)
         } block[40];
         size_t count = 0;
 
-        kvm_set_up(MM_MIB(16));
+        kvm_set_up(4, MM_MIB(16));
         struct walker_snapshot before = walker_snapshot(&space);
         for (unsigned step = 0; step < 300; step++) {
             uint64_t bytes = 1 + random_below(random_chance(80) ? MM_KIB(64) : MM_MIB(5));
@@ -358,7 +307,7 @@ static void kvm_blocks_in_a_random_program_stay_apart(void **state)
             } else if (count > 0) {
                 size_t victim = random_below(count);
                 kvm_free(&kvm, block[victim].base);
-                assert_unmapped(block[victim].base);
+                assert_guard(block[victim].base);
                 block[victim] = block[--count];
             }
             if (step % 50 == 0)
@@ -384,7 +333,7 @@ static void kvm_free_of_what_is_no_block_is_reported(void **state)
     vaddr_t block, other, top, device;
 
     (void)state;
-    kvm_set_up(MM_MIB(16));
+    kvm_set_up(4, MM_MIB(16));
     kvm_free(&kvm, 0);
     expect_bad_free("kvm_free|no block", kvm.blocks.base + PAGE_SIZE); /* an empty window */
     assert_ok(kvm_alloc(&kvm, MM_KIB(16), 0, &block));
@@ -428,7 +377,7 @@ static void kvm_free_while_it_is_being_freed_is_reported(void **state)
     vaddr_t block, top;
 
     (void)state;
-    kvm_set_up(MM_MIB(8));
+    kvm_set_up(4, MM_MIB(8));
     before = walker_snapshot(&space);
     assert_ok(kvm_alloc(&kvm, MM_KIB(200), 0, &block));
     assert_ok(kvm_alloc_stack(&kvm, KVM_STACK_MAX_BYTES, &top));
@@ -452,7 +401,7 @@ static void kvm_free_finds_a_guard_that_somebody_mapped(void **state)
     paddr_t frame;
 
     (void)state;
-    kvm_set_up(MM_MIB(8));
+    kvm_set_up(4, MM_MIB(8));
     assert_ok(kvm_alloc(&kvm, MM_KIB(16), 0, &block));
     assert_ok(pmm_alloc_frame(&machine.pmm, &frame));
     for (unsigned above = 0; above < 2; above++) {
@@ -478,319 +427,6 @@ static void kvm_free_finds_a_guard_that_somebody_mapped(void **state)
     assert_int_equal(kvm_stats(&kvm).stack_bytes, 0);
 }
 
-/* ---- Devices ---- */
-
-static void assert_device(vaddr_t address, paddr_t phys, unsigned type)
-{
-    struct hosted_translation seen;
-
-    assert_int_equal(hosted_cpu_access(address, HOSTED_WRITE, &seen), HOSTED_OK);
-    assert_int_equal(seen.address, phys);
-    assert_int_equal(seen.memory_type, type);
-    assert_int_equal(hosted_cpu_access(address, HOSTED_EXECUTE, NULL), HOSTED_FORBIDDEN);
-}
-
-static void kvm_device_is_mapped_with_its_type_and_goes(void **state)
-{
-    static const struct {
-        paddr_t phys;
-        uint64_t bytes;
-        paging_rights_t type;
-        unsigned seen;
-    } list[] = {
-        { MM_GIB(3) + 0x10, 4, PAGING_UNCACHED, 0 },
-        { MM_GIB(3) + 0xffe, 4, PAGING_UNCACHED, 0 },
-        { 0xfd000000, 0x3e8000, PAGING_WRITE_COMBINING, 1 },
-        { 0xfd0ff000, MM_MIB(8) + 7, PAGING_UNCACHED, 0 },
-        { MM_GIB(64), MM_GIB(2), 0, 6 },
-        { ((paddr_t)1 << 46) - 8, 8, PAGING_UNCACHED, 0 },
-    };
-    struct walker_snapshot before;
-    vaddr_t device[COUNT_OF(list)];
-
-    (void)state;
-    kvm_set_up(MM_MIB(8));
-    before = walker_snapshot(&space);
-    for (size_t i = 0; i < COUNT_OF(list); i++) {
-        assert_ok(kvm_map_device(&kvm, list[i].phys, list[i].bytes, list[i].type, &device[i]));
-        vaddr_t first = mm_round_down(device[i], PAGE_SIZE), last = device[i] + list[i].bytes - 1;
-        assert_device(device[i], list[i].phys, list[i].seen);
-        assert_device(last, list[i].phys + list[i].bytes - 1, list[i].seen);
-        assert_unmapped(first - PAGE_SIZE);
-        assert_unmapped(mm_round_down(last, PAGE_SIZE) + PAGE_SIZE);
-        assert_true(first > kvm.devices.base && last < kvm.devices.end);
-    }
-    assert_true(space.stats.leaves[1] + space.stats.leaves[2] * 512 >= 1024 + 3); /* large leaves */
-    for (size_t i = 0; i < COUNT_OF(list); i++) {
-        kvm_unmap_device(&kvm, device[i]);
-        assert_unmapped(mm_round_down(device[i], PAGE_SIZE));
-    }
-    assert_snapshot_equal(&space, &before);
-}
-
-static void kvm_device_bad_ranges_are_refused(void **state)
-{
-    struct walker_snapshot before;
-    vaddr_t device = 0x1234;
-
-    (void)state;
-    kvm_set_up(MM_MIB(8));
-    before = walker_snapshot(&space);
-    assert_status(kvm_map_device(&kvm, MM_GIB(3), 0, 0, &device), MM_INVALID_ARGUMENT);
-    assert_status(kvm_map_device(&kvm, MM_GIB(3), 8, PAGING_EXECUTE, &device), MM_INVALID_ARGUMENT);
-    assert_status(kvm_map_device(&kvm, MM_GIB(3), 8, PAGING_USER, &device), MM_INVALID_ARGUMENT);
-    assert_status(kvm_map_device(&kvm, (paddr_t)1 << 46, 8, 0, &device), MM_INVALID_ADDRESS);
-    assert_status(kvm_map_device(&kvm, ((paddr_t)1 << 46) - 8, 9, 0, &device), MM_INVALID_ADDRESS);
-    assert_status(kvm_map_device(&kvm, UINT64_MAX, 2, 0, &device), MM_INVALID_ADDRESS);
-    assert_status(kvm_map_device(&kvm, MM_MIB(2), 8, PAGING_UNCACHED, &device), MM_INVALID_ADDRESS);
-    assert_status(kvm_map_device(&kvm, MM_MIB(9) - 1, 2, PAGING_UNCACHED, &device),
-                  MM_INVALID_ADDRESS);
-    assert_int_equal(device, 0x1234);
-    assert_snapshot_equal(&space, &before);
-    /* No place for it: the frame for nodes goes back. */
-    uint64_t window = kvm.devices.end - kvm.devices.base;
-    assert_status(kvm_map_device(&kvm, MM_GIB(4), window - PAGE_SIZE, 0, &device),
-                  MM_OUT_OF_MEMORY);
-    assert_int_equal(device, 0x1234);
-    assert_snapshot_equal(&space, &before);
-    for (uint64_t left = 0; left < 4; left++) {
-        kvm_set_up(MM_MIB(8));
-        pmm_drain_to(&machine.pmm, left, NULL, 0);
-        before = walker_snapshot(&space);
-        assert_status(kvm_map_device(&kvm, MM_GIB(3), 8, 0, &device),
-                      left < 4 ? MM_OUT_OF_MEMORY : MM_OK);
-        assert_snapshot_equal(&space, &before);
-    }
-}
-
-static void kvm_unmap_of_what_is_no_device_is_reported(void **state)
-{
-    vaddr_t device;
-
-    (void)state;
-    kvm_set_up(MM_MIB(8));
-    assert_ok(kvm_map_device(&kvm, MM_GIB(3) + 0x40, MM_KIB(8), 0, &device));
-    EXPECT_BUG("kvm_unmap_device|64 bytes below the device", kvm_unmap_device(&kvm, device - 0x40));
-    EXPECT_BUG("kvm_unmap_device|byte 8 of the device", kvm_unmap_device(&kvm, device + 8));
-    EXPECT_BUG("kvm_unmap_device|no device", kvm_unmap_device(&kvm, 0));
-    EXPECT_BUG("kvm_unmap_device|no device", kvm_unmap_device(&kvm, kvm.blocks.base));
-    kvm_unmap_device(&kvm, device);
-    EXPECT_BUG("kvm_unmap_device|no device", kvm_unmap_device(&kvm, device));
-}
-
-/* ---- The heap's window ---- */
-
-static void kvm_heap_steps_come_and_go(void **state)
-{
-    struct walker_snapshot before;
-    struct kvm_window window;
-
-    (void)state;
-    kvm_set_up(MM_MIB(16));
-    window = kvm_heap_window(&kvm);
-    before = walker_snapshot(&space);
-    assert_int_equal((window.base | window.end) % MM_MIB(2), 0);
-    assert_ok(kvm_heap_commit(&kvm, window.base, MM_MIB(2)));
-    assert_ok(kvm_heap_commit(&kvm, window.base + MM_MIB(4), MM_KIB(64)));
-    assert_ok(kvm_heap_commit(&kvm, window.end - MM_MIB(4), MM_MIB(4)));
-    assert_int_equal(space.stats.leaves[1], 3);
-    assert_int_equal(kvm_stats(&kvm).heap_bytes, MM_MIB(6) + MM_KIB(64));
-    for (uint64_t at = 0; at < MM_MIB(2); at += PAGE_SIZE)
-        assert_true(is_zero(assert_memory(window.base + at), PAGE_SIZE));
-    assert_unmapped(window.base - PAGE_SIZE);
-    assert_unmapped(window.base + MM_MIB(2));
-    assert_unmapped(window.base + MM_MIB(4) + MM_KIB(64));
-    assert_unmapped(window.end);
-    assert_ok(kvm_heap_decommit(&kvm, window.end - MM_MIB(4), MM_MIB(4)));
-    assert_ok(kvm_heap_decommit(&kvm, window.base, MM_MIB(2)));
-    assert_ok(kvm_heap_decommit(&kvm, window.base + MM_MIB(4), MM_KIB(64)));
-    assert_unmapped(window.base);
-    assert_int_equal(kvm_stats(&kvm).heap_bytes, 0);
-    assert_snapshot_equal(&space, &before);
-}
-
-static void kvm_heap_on_scattered_frames_is_decommitted_in_parts(void **state)
-{
-    struct walker_snapshot before;
-    struct kvm_window window;
-
-    (void)state;
-    kvm_set_up(MM_MIB(16));
-    fragment(MM_MIB(17));
-    window = kvm_heap_window(&kvm);
-    before = walker_snapshot(&space);
-    assert_ok(kvm_heap_commit(&kvm, window.base, MM_MIB(4)));
-    assert_int_equal(space.stats.leaves[0], 1024);
-    for (uint64_t at = MM_MIB(4); at > 0; at -= KVM_HEAP_STEP_BYTES) {
-        assert_ok(
-            kvm_heap_decommit(&kvm, window.base + at - KVM_HEAP_STEP_BYTES, KVM_HEAP_STEP_BYTES));
-        assert_unmapped(window.base + at - PAGE_SIZE);
-    }
-    assert_snapshot_equal(&space, &before);
-}
-
-static void kvm_heap_bad_ranges_are_refused(void **state)
-{
-    struct walker_snapshot before;
-    struct kvm_window window;
-
-    (void)state;
-    kvm_set_up(MM_MIB(16));
-    window = kvm_heap_window(&kvm);
-    assert_ok(kvm_heap_commit(&kvm, window.base + MM_MIB(2), MM_MIB(2)));
-    assert_ok(kvm_heap_commit(&kvm, window.base + MM_MIB(6), MM_MIB(6)));
-    before = walker_snapshot(&space);
-    assert_status(kvm_heap_commit(&kvm, window.base, 0), MM_INVALID_ARGUMENT);
-    assert_status(kvm_heap_commit(&kvm, window.base, PAGE_SIZE), MM_NOT_ALIGNED);
-    assert_status(kvm_heap_commit(&kvm, window.base + PAGE_SIZE, MM_KIB(64)), MM_NOT_ALIGNED);
-    assert_status(kvm_heap_commit(&kvm, window.base - MM_KIB(64), MM_KIB(64)), MM_INVALID_ADDRESS);
-    assert_status(kvm_heap_commit(&kvm, window.end, MM_KIB(64)), MM_INVALID_ADDRESS);
-    assert_status(kvm_heap_commit(&kvm, window.end - MM_KIB(64), MM_KIB(128)), MM_INVALID_ADDRESS);
-    assert_status(kvm_heap_commit(&kvm, window.base, 0 - MM_KIB(64)), MM_INVALID_ADDRESS);
-    assert_status(kvm_heap_commit(&kvm, 0, MM_KIB(64)), MM_INVALID_ADDRESS);
-    assert_status(kvm_heap_commit(&kvm, window.base + MM_MIB(2), MM_KIB(64)), MM_ALREADY_MAPPED);
-    assert_status(kvm_heap_commit(&kvm, window.base, MM_MIB(4)), MM_ALREADY_MAPPED);
-    assert_status(kvm_heap_commit(&kvm, window.base, MM_MIB(32)), MM_ALREADY_MAPPED);
-    /* That is told before a frame is taken: there need not be any. */
-    pmm_fault_inject(&machine.pmm, 1, 1);
-    assert_status(kvm_heap_commit(&kvm, window.base, MM_MIB(4)), MM_ALREADY_MAPPED);
-    pmm_fault_inject(&machine.pmm, 0, 0);
-    assert_status(kvm_heap_decommit(&kvm, window.base, MM_MIB(2)), MM_NOT_MAPPED);
-    assert_status(kvm_heap_decommit(&kvm, window.base + MM_MIB(2), MM_MIB(4)), MM_NOT_MAPPED);
-    assert_status(kvm_heap_decommit(&kvm, window.base + MM_MIB(2), MM_KIB(64)), MM_LARGE_PAGE);
-    assert_status(kvm_heap_decommit(&kvm, window.base + MM_MIB(3), MM_MIB(1)), MM_LARGE_PAGE);
-    assert_status(kvm_heap_decommit(&kvm, window.base + MM_MIB(7), MM_MIB(4)), MM_LARGE_PAGE);
-    assert_snapshot_equal(&space, &before);
-}
-
-static void kvm_heap_commit_without_memory_leaves_nothing_behind(void **state)
-{
-    static const uint64_t sizes[] = { MM_KIB(64), MM_MIB(2), MM_MIB(4) + MM_KIB(64) };
-
-    (void)state;
-    for (size_t i = 0; i < COUNT_OF(sizes); i++) {
-        uint64_t needed = sizes[i] / PAGE_SIZE;
-
-        for (uint64_t left = 0; left < needed + 3; left += left + 20 < needed ? 13 : 1) {
-            struct walker_snapshot before;
-
-            kvm_set_up(MM_MIB(8));
-            pmm_drain_to(&machine.pmm, left, NULL, 0);
-            before = walker_snapshot(&space);
-            mm_status_t status =
-                kvm_heap_commit(&kvm, kvm_heap_window(&kvm).base + MM_MIB(2), sizes[i]);
-            if (status == MM_OK)
-                assert_ok(
-                    kvm_heap_decommit(&kvm, kvm_heap_window(&kvm).base + MM_MIB(2), sizes[i]));
-            else
-                assert_int_equal(status, MM_OUT_OF_MEMORY);
-            assert_snapshot_equal(&space, &before);
-            assert_pmm_sound(&machine.pmm);
-        }
-    }
-}
-
-/* ---- What an address is ---- */
-
-static void assert_peek(vaddr_t address, enum kvm_place place, vaddr_t base, vaddr_t end)
-{
-    struct kvm_peek peek = kvm_peek(&kvm, address);
-
-    assert_int_equal(peek.place, place);
-    assert_int_equal(peek.base, base);
-    assert_int_equal(peek.end, end);
-}
-
-static void kvm_peek_knows_blocks_and_devices(void **state)
-{
-    vaddr_t block, device, heap;
-
-    (void)state;
-    kvm_set_up(MM_MIB(8));
-    heap = kvm_heap_window(&kvm).base;
-    assert_ok(kvm_alloc(&kvm, MM_KIB(8) + 1, 0, &block));
-    assert_ok(kvm_map_device(&kvm, MM_GIB(3) + 8, 16, 0, &device));
-    assert_ok(kvm_heap_commit(&kvm, heap, MM_KIB(64)));
-    assert_peek(block, KVM_BLOCK, block, block + MM_KIB(12));
-    assert_peek(block + MM_KIB(12) - 1, KVM_BLOCK, block, block + MM_KIB(12));
-    assert_peek(block + MM_KIB(12), KVM_BLOCK_GUARD, block, block + MM_KIB(12));
-    assert_peek(block - 1, KVM_BLOCK_GUARD, block, block + MM_KIB(12));
-    assert_peek(block + MM_KIB(16), KVM_UNUSED, 0, 0);
-    assert_peek(device, KVM_DEVICE, device - 8, device - 8 + PAGE_SIZE);
-    assert_peek(device - 9, KVM_DEVICE_GUARD, device - 8, device - 8 + PAGE_SIZE);
-    assert_peek(heap + MM_KIB(64) - 1, KVM_HEAP, 0, 0);
-    assert_peek(heap + MM_KIB(64), KVM_HEAP_GUARD, 0, 0);
-    assert_peek(0, KVM_NOWHERE, 0, 0);
-    uint64_t saved[2] = { mm_port_lock(&kvm.lock), mm_port_lock(&space.lock) };
-    assert_peek(block, KVM_BLOCK, block, block + MM_KIB(12));
-    assert_peek(heap, KVM_HEAP, 0, 0);
-    mm_port_unlock(&space.lock, saved[1]);
-    mm_port_unlock(&kvm.lock, saved[0]);
-    kvm_free(&kvm, block);
-    assert_peek(block, KVM_UNUSED, 0, 0);
-}
-
-/* ---- What must be unmapped ---- */
-
-static struct kvm_window runs[64];
-static size_t run_count;
-
-static void note_run(void *context, vaddr_t base, uint64_t bytes)
-{
-    assert_ptr_equal(context, &kvm);
-    assert_true(run_count < COUNT_OF(runs) && bytes > 0);
-    runs[run_count++] = (struct kvm_window){ base, base + bytes };
-}
-
-static bool is_in_a_run(vaddr_t page)
-{
-    size_t hits = 0;
-
-    for (size_t i = 0; i < run_count; i++)
-        hits += page >= runs[i].base && page < runs[i].end;
-    assert_true(hits <= 1);
-    return hits == 1;
-}
-
-/* Each page near something that stands in a window is mapped, or in a run; never both. */
-static void kvm_guards_are_all_that_is_not_mapped(void **state)
-{
-    vaddr_t block[3], top[3], device[2], heap;
-
-    (void)state;
-    kvm_set_up(MM_MIB(16));
-    run_count = 0;
-    kvm_for_each_guard(&kvm, note_run, &kvm);
-    assert_int_equal(run_count, 5); /* two of the heap, three empty windows */
-    for (size_t i = 0; i < 3; i++) {
-        assert_ok(kvm_alloc(&kvm, PAGE_SIZE * (i + 1), 0, &block[i]));
-        assert_ok(kvm_alloc_stack(&kvm, PAGE_SIZE * (i * 30 + 1), &top[i]));
-    }
-    assert_ok(kvm_map_device(&kvm, MM_GIB(3) + MM_KIB(4), MM_MIB(2), 0, &device[0]));
-    assert_ok(kvm_map_device(&kvm, MM_GIB(3) + 8, 8, 0, &device[1]));
-    kvm_free(&kvm, block[1]);
-    kvm_free_stack(&kvm, top[1]);
-    heap = kvm_heap_window(&kvm).base;
-    run_count = 0;
-    kvm_for_each_guard(&kvm, note_run, &kvm);
-    assert_int_equal(run_count, 2 + 3 + 3 + 3);
-    const struct kvm_window looked_at[] = {
-        { kvm.blocks.base, block[2] + 20 * PAGE_SIZE },
-        { kvm.stacks.base, top[2] + 2 * KVM_STACK_SLOT_BYTES },
-        { kvm.devices.base, device[0] + MM_MIB(3) },
-        { device[1] - 8 - 3 * PAGE_SIZE, device[1] - 8 + 4 * PAGE_SIZE },
-    };
-    for (size_t i = 0; i < COUNT_OF(looked_at); i++)
-        for (vaddr_t page = looked_at[i].base; page < looked_at[i].end; page += PAGE_SIZE) {
-            bool mapped = hosted_cpu_access(page, HOSTED_READ, NULL) == HOSTED_OK;
-            if (mapped == is_in_a_run(page))
-                fail_msg("0x%lx is %smapped", page, mapped ? "" : "not ");
-        }
-    assert_true(is_in_a_run(heap - 1) && is_in_a_run(kvm_heap_window(&kvm).end));
-    assert_false(is_in_a_run(heap));
-    assert_true(is_in_a_run(kvm.blocks.end - 1) && is_in_a_run(kvm.stacks.end - 1));
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -806,15 +442,6 @@ int main(void)
         TEST(kvm_free_of_what_is_no_block_is_reported),
         TEST(kvm_free_while_it_is_being_freed_is_reported),
         TEST(kvm_free_finds_a_guard_that_somebody_mapped),
-        TEST(kvm_device_is_mapped_with_its_type_and_goes),
-        TEST(kvm_device_bad_ranges_are_refused),
-        TEST(kvm_unmap_of_what_is_no_device_is_reported),
-        TEST(kvm_heap_steps_come_and_go),
-        TEST(kvm_heap_on_scattered_frames_is_decommitted_in_parts),
-        TEST(kvm_heap_bad_ranges_are_refused),
-        TEST(kvm_heap_commit_without_memory_leaves_nothing_behind),
-        TEST(kvm_peek_knows_blocks_and_devices),
-        TEST(kvm_guards_are_all_that_is_not_mapped),
     };
 
     return RUN_TESTS(tests);
