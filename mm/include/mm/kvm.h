@@ -86,7 +86,8 @@ struct kvm {
  * writable, guard pages left out) and the HHDM (all RAM of the map, read and write, in the largest
  * leaves; the framebuffer, write-combining; the aliases of text, .init and rodata read-only; nothing
  * else). All of it global.
- *   On failure: the status of the mapping that failed; an error line says which. */
+ *   On failure: the status of the mapping that failed; an error line says which. What was mapped before
+ *               stays: paging_destroy() gives all of it back. */
 MM_MUST_USE mm_status_t kvm_map_kernel(struct address_space *space, const struct memmap *map,
                                        const struct boot_info *boot);
 
