@@ -82,6 +82,14 @@ void violations_count(void);
 unsigned violations_take(void);
 const char *violation_last(void);
 
+/* Runs `call`, which must be one violation; they are counted already. */
+#define EXPECT_VIOLATION(call)                                                                     \
+    do {                                                                                           \
+        call;                                                                                      \
+        if (violations_take() != 1)                                                                \
+            fail_msg("%s: no violation", #call);                                                   \
+    } while (0)
+
 /* A status, with names instead of numbers in the message. */
 #define assert_status(call, expected)                                                              \
     do {                                                                                           \
