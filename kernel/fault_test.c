@@ -222,6 +222,57 @@ static void fault_reserved_bit(void)
     fault_read(FAULT_PAGE);
 }
 
+/* ---- User pages ---- */
+
+/* A page that user code may use, with the instruction ret at its beginning. */
+static bool fault_map_user(paging_rights_t rights)
+{
+    struct mm *mm = mm_kernel();
+    paddr_t frame;
+
+    if (pmm_alloc_frame(&mm->pmm, &frame) != MM_OK)
+        return false;
+    *(volatile uint8_t *)phys_to_virt(frame) = FAULT_RET;
+    return paging_map_page(&mm->kernel_space, FAULT_PAGE, frame, PAGING_USER | rights) == MM_OK;
+}
+
+static void fault_read_user(void)
+{
+    if (fault_map_user(PAGING_READ))
+        fault_read(FAULT_PAGE);
+}
+
+static void fault_write_user(void)
+{
+    if (fault_map_user(PAGING_WRITE))
+        *fault_hide(FAULT_PAGE) = FAULT_RET;
+}
+
+static void fault_execute_user(void)
+{
+    if (fault_map_user(PAGING_EXECUTE))
+        fault_call(FAULT_PAGE);
+}
+
+/* The other CPUs protect themselves as the first one does: the last one tries. */
+static void fault_on_last_cpu(void *code)
+{
+    if (smp_cpu_number() == smp_cpu_count() - 1)
+        ((fault_code)code)();
+}
+
+static void fault_read_user_last_cpu(void)
+{
+    smp_call_all(fault_on_last_cpu, (void *)fault_read_user);
+}
+
+static void fault_execute_user_last_cpu(void)
+{
+    smp_call_all(fault_on_last_cpu, (void *)fault_execute_user);
+}
+
+/* ---- Stacks ---- */
+
 /* Fills the frame and uses it after the call, so that neither is optimised away. */
 static unsigned fault_descend(unsigned depth)
 {
@@ -548,6 +599,11 @@ static const struct {
     { "not-canonical", fault_not_canonical },
     { "hhdm-hole", fault_hhdm_hole },
     { "reserved-bit", fault_reserved_bit },
+    { "read-user", fault_read_user },
+    { "write-user", fault_write_user },
+    { "execute-user", fault_execute_user },
+    { "read-user-last-cpu", fault_read_user_last_cpu },
+    { "execute-user-last-cpu", fault_execute_user_last_cpu },
     { "stack-overflow", fault_stack_overflow },
     { "kernel-stack-overflow", fault_kernel_stack_overflow },
     { "kernel-stack-execute", fault_kernel_stack_execute },

@@ -13,7 +13,8 @@
  * and of the answer to a page fault in a window that is filled on demand (paging_watch()).
  *
  * Invariants: CR2 is read first, because a failure inside the report would change it; page tables,
- * which are the likeliest to be broken, are printed last; nothing is read through a pointer of the
+ * which are the likeliest to be broken, are printed last (and read before where SMEP or SMAP may be the
+ * reason); nothing is read through a pointer of the
  * failed code but frame pointers and a return address, on a known stack; a failure inside the
  * report ends in panic_begin(). Sources: SDM vol. 3, 4.7, 6.13, 6.15, table 6-1; AMD APM vol. 2,
  * table 8-1. */
@@ -35,6 +36,9 @@
 
 #define TRAP_TEXT_MAX  160
 #define TRAP_RFLAGS_IF ((uint64_t)1 << 9)
+#define TRAP_RFLAGS_AC ((uint64_t)1 << 18)
+#define TRAP_CR4_SMEP  ((uint64_t)1 << 20)
+#define TRAP_CR4_SMAP  ((uint64_t)1 << 21)
 
 /* One failure: the state that the CPU left, and the address that CR2 held then. */
 struct trap_report {
@@ -110,8 +114,25 @@ static bool trap_is_stack_overflow(const struct trap_report *report)
 
 /* ---- Error codes in words ---- */
 
-static void trap_describe_page_fault(uint64_t error, char *text)
+/* "SMAP" or "SMEP" if that is why the CPU refused a page of user code to the kernel (SDM vol. 3,
+ * 4.6.1); else NULL. The error code does not tell, so the page tables are asked. */
+static const char *trap_find_user_guard(const struct trap_report *report)
 {
+    uint64_t error = report->frame->error;
+    bool is_fetch = (error & TRAP_PF_FETCH) != 0;
+    bool is_let_in = !is_fetch && (report->frame->rflags & TRAP_RFLAGS_AC) != 0;
+
+    if ((error & (TRAP_PF_PRESENT | TRAP_PF_RESERVED | TRAP_PF_USER)) != TRAP_PF_PRESENT ||
+        is_let_in || (mm_port_read_cr(4) & (is_fetch ? TRAP_CR4_SMEP : TRAP_CR4_SMAP)) == 0 ||
+        !walk_is_user_page(report->cr2))
+        return NULL;
+    return is_fetch ? "SMEP" : "SMAP";
+}
+
+static void trap_describe_page_fault(const struct trap_report *report, char *text)
+{
+    uint64_t error = report->frame->error;
+    const char *guard = trap_find_user_guard(report);
     const char *what = (error & TRAP_PF_FETCH) != 0   ? "instruction fetch from"
                        : (error & TRAP_PF_WRITE) != 0 ? "write to"
                                                       : "read of";
@@ -120,9 +141,12 @@ static void trap_describe_page_fault(uint64_t error, char *text)
                                                          : "non-present page";
     bool forbidden = (error & (TRAP_PF_PRESENT | TRAP_PF_RESERVED)) == TRAP_PF_PRESENT;
 
-    (void)mm_format(text, TRAP_TEXT_MAX, "%s a %s%s%s", what, state,
-                    forbidden ? " (protection violation)" : "",
-                    (error & TRAP_PF_USER) != 0 ? ", in user mode" : "");
+    if (guard != NULL)
+        (void)mm_format(text, TRAP_TEXT_MAX, "%s a user page in kernel mode (%s)", what, guard);
+    else
+        (void)mm_format(text, TRAP_TEXT_MAX, "%s a %s%s%s", what, state,
+                        forbidden ? " (protection violation)" : "",
+                        (error & TRAP_PF_USER) != 0 ? ", in user mode" : "");
 }
 
 static void trap_describe_selector(uint64_t error, char *text)
@@ -143,7 +167,7 @@ static void trap_describe_error(const struct trap_report *report, char *text)
 
     text[0] = '\0';
     if (vector == TRAP_PAGE_FAULT)
-        trap_describe_page_fault(report->frame->error, text);
+        trap_describe_page_fault(report, text);
     else if (vector >= TRAP_INVALID_TSS && vector <= TRAP_GENERAL_PROTECTION)
         trap_describe_selector(report->frame->error, text);
     else if (vector == TRAP_DOUBLE_FAULT && trap_is_stack_overflow(report))

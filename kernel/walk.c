@@ -208,6 +208,17 @@ static void walk_print_leaf(vaddr_t address, const struct walk *walk)
                   rights);
 }
 
+bool walk_is_user_page(vaddr_t address)
+{
+    uint64_t allowed = WALK_USER;
+    struct walk walk;
+
+    walk_tables(address, &walk);
+    for (unsigned i = 0; i < walk.count; i++)
+        allowed &= walk.entry[i].value;
+    return walk.end == WALK_LEAF && allowed != 0;
+}
+
 void walk_print(vaddr_t address)
 {
     struct walk walk;

@@ -35,6 +35,9 @@ struct walk {
  *   Locking:    none. Context: any, before mm is up too; only memory is read that the map calls RAM. */
 void walk_tables(vaddr_t address, struct walk *out);
 
+/* True if the address is mapped and every level lets user code in. As walk_tables(). */
+bool walk_is_user_page(vaddr_t address);
+
 /* Prints the walk, one line per level, then what all levels together say. */
 void walk_print(vaddr_t address);
 

@@ -279,15 +279,20 @@ static bool explain_hhdm(const struct mm *mm, vaddr_t address, struct explain_te
 
 /* ---- all of it ---- */
 
-static void explain_rest(vaddr_t address, struct explain_text text)
+static void explain_rest(const struct mm *mm, vaddr_t address, struct explain_text text)
 {
+    const char *half = address >> 63 == 0 ? "lower" : "higher";
+    struct paging_level leaf;
+
     if (address < PAGE_SIZE)
         mm_format(text.buffer, text.capacity, "null + 0x%lx", address);
     else if (0 - address <= PAGE_SIZE)
         mm_format(text.buffer, text.capacity, "null - 0x%lx", 0 - address);
+    else if (explain_leaf(mm, address, &leaf))
+        mm_format(text.buffer, text.capacity, "%s half, a page mapped to physical 0x%lx", half,
+                  mm_round_down(explain_leaf_physical(&leaf, address), FRAME_SIZE));
     else
-        mm_format(text.buffer, text.capacity, "%s half, outside everything that mm maps",
-                  address >> 63 == 0 ? "lower" : "higher");
+        mm_format(text.buffer, text.capacity, "%s half, outside everything that mm maps", half);
 }
 
 void mm_explain(const struct mm *mm, vaddr_t address, char *buffer, size_t capacity)
@@ -301,7 +306,7 @@ void mm_explain(const struct mm *mm, vaddr_t address, char *buffer, size_t capac
              !explain_heap_window(mm, address, text) && !explain_stack(mm, address, text) &&
              !explain_range(mm, address, text) && !explain_image_alias(mm, address, text) &&
              !explain_hhdm(mm, address, text))
-        explain_rest(address, text);
+        explain_rest(mm, address, text);
 }
 
 #define ERROR_WRITE ((uint64_t)1 << 1)

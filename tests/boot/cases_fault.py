@@ -42,12 +42,19 @@ def caller(function):
 
 # The levels that the walk must show, from PML4e on, and how it ends.
 RX, RO, RW = "R-X kernel", "R-- kernel", "RW- kernel"
+USER_RX, USER_RO, USER_RW = "R-X user", "R-- user", "RW- user"
 NONE = "not present"
 
 # name: (lines that the report must have, the walk's end or None, CPUs)
-BOTH, ONE = ("qemu64", "max"), ("qemu64",)
+BOTH, ONE, MAX = ("qemu64", "max"), ("qemu64",), ("max",)
 INIT = r"init of function run_memory_tests \+ 0x0 \(given back after boot\)"
 RODATA = r"(rodata of \S+|kernel rodata) \+ 0x0"
+MAPPED = r"lower half, a page mapped to physical 0x[0-9a-f]+000"
+# User pages, which the tables let the kernel use and SMAP and SMEP do not.
+USER_FAULTS = {name: PF + rf", error code {code}: {what} a user page in kernel mode \({guard}\)$"
+               for name, code, what, guard in (("read-user", "0x1", "read of", "SMAP"),
+                                               ("write-user", "0x3", "write to", "SMAP"),
+                                               ("execute-user", "0x11", "instruction fetch from", "SMEP"))}
 BELOW_BOOT_STACK = r"guard page below the boot stack \(stack overflow\)"
 FAULTS = {
     "write-text": ([WRITE, at(r"text of function _start \+ 0x0"), rip("fault_write(_text)?")], RX, BOTH),
@@ -78,8 +85,11 @@ FAULTS = {
     "hhdm-hole": ([READ_ABSENT, at(r"HHDM of physical 0x[0-9a-f]+ \(reserved\)")], NONE, ONE),
     # QEMU's TCG leaves bit 0 of the code clear, where the SDM has it set (vol. 3, 4.7).
     "reserved-bit": ([PF + r", error code 0x[89]: read of a page with a reserved bit set$",
-                      at("lower half, outside everything that mm maps")],
-                     "reserved bits 0x8000000000000 are set", BOTH),
+                      at(MAPPED)], "reserved bits 0x8000000000000 are set", BOTH),
+    "read-user": ([USER_FAULTS["read-user"], at(MAPPED)], USER_RO, MAX),
+    "write-user": ([USER_FAULTS["write-user"], at(MAPPED)], USER_RW, MAX),
+    "execute-user": ([USER_FAULTS["execute-user"], at(MAPPED), r"^  rip 0x0+400000: " + MAPPED],
+                     USER_RX, MAX),
     "stack-overflow": ([OVERFLOW, at(BELOW_BOOT_STACK), rip("fault_descend"),
                         r"^  reported from the double fault stack, \d+ bytes below its top$",
                         r"^  called from 0x[0-9a-f]{16}: fault_descend \+ 0x[0-9a-f]+, \d+ times$",
@@ -113,7 +123,8 @@ FAULTS = {
 # Those whose reports are not of the usual kind; the tests below look at them.
 OTHERS = ["double-free", "frame-pointer", "in-report", "panic"]
 # Those of several CPUs and of NMI handlers; cases_smp.py looks at them.
-OTHERS += ["nmi-alloc", "nmi-kmalloc", "nmi-kfree", "busy", "everywhere"]
+OTHERS += ["nmi-alloc", "nmi-kmalloc", "nmi-kfree", "busy", "everywhere", "read-user-last-cpu",
+           "execute-user-last-cpu"]
 REGISTERS = ["RIP", "RSP", "RBP", "RAX", "RBX", "RCX", "RDX", "RSI", "RDI", "R8", "R9", "R10", "R11",
              "R12", "R13", "R14", "R15", "CR0", "CR2", "CR3", "CR4"]
 ENTRY = re.compile(r"    (PML5e|PML4e|PDPTe|PDe|PTe) +(\d+) at 0x([0-9a-f]+) = 0x([0-9a-f]{16}): (.*)")
@@ -182,7 +193,7 @@ def check_walk(report, end):
 def check_walk_end(report, entries, address, end):
     last = entries[-1]
     together = re.findall(r"^    together: physical 0x([0-9a-f]+), (.*)$", report, re.M)
-    if end not in (RX, RO, RW):
+    if end not in (RX, RO, RW, USER_RX, USER_RO, USER_RW):
         expect(last[5].startswith(end), f"the walk ends with: {last[0]}")
         expect(not together, "nothing is mapped, but it says to where")
         return
@@ -217,6 +228,15 @@ def trap(view, name, patterns, end, cpu):
         expect("page tables" not in report, "it walks page tables without an address")
     else:
         check_walk(report, end)
+
+
+def user_page_is_open(view, name):
+    """A CPU that has neither SMAP nor SMEP lets the kernel use pages of user code."""
+    boot = view.qemu("64M", f"mello.fault={name}", cpu="qemu64")
+    log = Log(boot)
+    expect(boot.status == 1, f"exit status {boot.status}, not 1")
+    log.only(f"FAULT NOT TRAPPED: {name}")
+    expect(not log.has("PANIC") and not log.has("SMAP") and not log.has("SMEP"), "it was trapped")
 
 
 def five_levels(view):
@@ -304,6 +324,8 @@ def without_exit_key(view):
 for _name, (_patterns, _end, _cpus) in FAULTS.items():
     for _cpu in _cpus:
         add(f"fault/{_name}-{_cpu}", trap, _name, _patterns, _end, _cpu)
+for _name in USER_FAULTS:
+    add(f"fault/{_name}-qemu64", user_page_is_open, _name)
 add("fault/five-levels", five_levels)
 add("fault/other-places", other_places)
 add("fault/double-free", double_free)

@@ -12,6 +12,7 @@ import re
 from pathlib import Path
 
 from cases_broken import build_broken
+from cases_fault import USER_FAULTS
 from log import HELLO, Log, check_clean, check_success
 from machine import BOOT_SECONDS, expect
 from suite import add
@@ -291,6 +292,16 @@ def panic_everywhere(view, cpus):
            f"not a list of callers: {report[1:]}")
 
 
+def user_page(view, name, cpus):
+    """SMAP and SMEP are on on the last CPU, too."""
+    boot = view.qemu("64M", f"mello.fault={name}-last-cpu", cpu="max", extra=extra_of(cpus))
+    report = [line for line in boot.lines() if line]
+    expect(boot.status == 3, f"exit status {boot.status}, not 3")
+    report = report[[line.startswith("PANIC") for line in report].index(True):]
+    expect(re.search(USER_FAULTS[name], "\n".join(report), re.M), report[0])
+    expect(f"  on CPU {cpus - 1} of {cpus}" in report, "it was another CPU")
+
+
 def nmi_reported(view, name):
     """A call of mm from an NMI handler is a bug of the caller, told as one."""
     boot = view.qemu("64M", f"mello.fault={name}", extra=extra_of(2))
@@ -303,6 +314,9 @@ def nmi_reported(view, name):
 
 for _cpus in (1, 2, 4, 8):
     add(f"smp/boot-{_cpus}", boot_cpus, _cpus)
+for _cpus in (2, 3, 4):
+    add(f"smp/read-user-{_cpus}", user_page, "read-user", _cpus)
+    add(f"smp/execute-user-{_cpus}", user_page, "execute-user", _cpus)
 add("smp/boot-4-single", boot_cpus, 4, "64M", "qemu64", "", SINGLE)
 add("smp/boot-4-max", boot_cpus, 4, "64M", "max")
 add("smp/boot-4-la57", boot_cpus, 4, "64M", "max,la57=on", "loader.la57=1")

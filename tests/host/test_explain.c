@@ -71,6 +71,18 @@ static void explain_null_has_an_offset_both_ways(void **state)
     assert_explained(0 - (vaddr_t)0x1001, "higher half, outside everything that mm maps");
 }
 
+static void explain_page_of_nobody_tells_where_it_leads(void **state)
+{
+    (void)state;
+    mm_set_up();
+    assert_ok(paging_map_page(&mm.kernel_space, MM_MIB(4), 0x5000, PAGING_USER));
+    assert_ok(paging_map_range(&mm.kernel_space, MM_MIB(6), MM_MIB(8), MM_MIB(2), PAGING_WRITE));
+    assert_explained(MM_MIB(4), "lower half, a page mapped to physical 0x5000");
+    assert_explained(MM_MIB(4) + 4095, "lower half, a page mapped to physical 0x5000");
+    assert_explained(MM_MIB(6) + 0x3008, "lower half, a page mapped to physical 0x803000");
+    assert_explained(MM_MIB(4) + PAGE_SIZE, "lower half, outside everything that mm maps");
+}
+
 static void explain_canonical_depends_on_the_levels(void **state)
 {
     (void)state;
@@ -462,6 +474,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(explain_null_has_an_offset_both_ways),
+        TEST(explain_page_of_nobody_tells_where_it_leads),
         TEST(explain_canonical_depends_on_the_levels),
         TEST(explain_image_names_the_section),
         TEST(explain_heap_names_the_block_and_the_byte),

@@ -27,7 +27,8 @@ MM_BEGIN_DECLS
  *   "block 0x... of 12288 bytes, byte 5", "0 bytes past the end of the 12288-byte block 0x... (guard)",
  *   "device at physical 0x..., byte 16 of its pages", "guard page below the device at 0x...",
  *   "window of device registers + 0x1000, where no device is",
- *   "HHDM of frame 0x1000, byte 8 (usable, free)", "HHDM of frame 0x1000: text of function kmain + 0x12";
+ *   "HHDM of frame 0x1000, byte 8 (usable, free)", "HHDM of frame 0x1000: text of function kmain + 0x12",
+ *   "lower half, a page mapped to physical 0x5000", "lower half, outside everything that mm maps";
  * never empty.
  *   Locking:    none.
  *   Context:    any, also before and during mm_init(); nothing at the address is touched. */
