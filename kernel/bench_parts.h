@@ -12,6 +12,11 @@ struct bench_work {
     uint64_t count;
 };
 
+/* For a workload that needs more than it measures: what it does before the start, and after the stop, is
+ * not timed. One that calls neither is timed from its first instruction to its last. */
+void bench_clock_start(void);
+void bench_clock_stop(void);
+
 struct bench_part {
     const char *name;
     const struct bench_work *works;
