@@ -17,6 +17,7 @@
 #include "mm/heap_memory.h"
 
 #include <string.h>
+#include <sys/mman.h>
 
 /* What one call is asked for, and what it begins with. */
 struct request {
@@ -119,6 +120,8 @@ static struct kheap_config config_of(size_t first_bytes)
     paddr_t base;
 
     machine_set_up_simple(&machine, MM_MIB(48));
+    (void)madvise(hosted_ram_at(0), MM_MIB(48),
+                  MADV_HUGEPAGE); /* few page faults: they are most of it */
     assert_ok(pmm_alloc_contiguous(&machine.pmm, first_bytes / FRAME_SIZE, MM_MIB(1), PMM_NO_LIMIT,
                                    &base));
     config.first = phys_to_virt(base);
