@@ -16,6 +16,13 @@
  * step for owners that run, and a free that one of them has begun at that moment, of a block that
  * another CPU has freed too, may be accepted.
  *
+ * The state byte is out of the block, in its span's memory. Another CPU that frees the same block may be
+ * faster, the span end, and its memory be another span's when the locked instruction comes: it would free
+ * a block of that one. So who frees pins the span first, with a plain store, and then looks whether
+ * it is still the one at the address; a span that has ended serves again when, behind an
+ * mm_port_cpu_barrier(), no slot has it pinned (heap_state.c). Without a cache, nothing is pinned, and
+ * the lock is taken instead.
+ *
  * A slot's spans become nobody's only by the slot's own call, or when it is over. Blocks may lie in the
  * magazine of a slot that does not own their span (heap_steal_locked): a magazine says who holds a block,
  * the owner who may free it with plain stores. */
@@ -129,11 +136,13 @@ static void settle_block_locked(struct kheap *heap, struct heap_span *span, unsi
     add_double(doubles, heap_block_address(span, index));
 }
 
-/* The remote blocks of a span go home. The span may end with the last one. */
+/* The remote blocks of a span go home. The span may end with the last one; one that waited here, with all
+ * of its blocks, for what the owner had freed, too, ends now. */
 static void settle_span_locked(struct kheap *heap, struct heap_span *span,
                                struct heap_doubles *doubles)
 {
     uint64_t remote[HEAP_FREE_WORDS];
+    unsigned before = doubles->count;
 
     memcpy(remote, span->remote, sizeof(remote));
     memset(span->remote, 0, sizeof(span->remote));
@@ -142,6 +151,8 @@ static void settle_span_locked(struct kheap *heap, struct heap_span *span,
         for (; remote[word] != 0; remote[word] &= remote[word] - 1)
             settle_block_locked(heap, span, word * BITS_PER_WORD + bits_lowest(remote[word]),
                                 doubles);
+    if (doubles->count != before && heap_span_at(heap, span->front.base) == span)
+        heap_span_end_if_whole_locked(heap, span);
 }
 
 static void settle_cache_locked(struct kheap *heap, struct heap_cache *cache,
@@ -151,15 +162,28 @@ static void settle_cache_locked(struct kheap *heap, struct heap_cache *cache,
         settle_span_locked(heap, HEAP_OF(cache->pending.next, struct heap_span, pending), doubles);
 }
 
-/* A block that this or another slot has freed reaches its span. */
-static void deliver_locked(struct kheap *heap, vaddr_t block, struct heap_doubles *doubles)
+/* The span that holds the block whose state byte that is, without records; NULL if it has ended. */
+static struct heap_span *class_span_locked(const struct kheap *heap, vaddr_t block,
+                                           const uint8_t *state, unsigned *index)
 {
     struct heap_span *span = heap_span_at(heap, block);
-    unsigned index;
     bool first;
 
-    if (span == NULL || !heap_block_index(span, block, &index, &first)) {
-        add_double(doubles, block); /* its span has ended */
+    if (span == NULL || span->front.size_class >= KHEAP_CLASSES || span->guards != 0 ||
+        !heap_block_index(span, block, index, &first) || !first || &span->states[*index] != state)
+        return NULL;
+    return span;
+}
+
+/* A block that this or another slot has freed reaches its span. */
+static void deliver_locked(struct kheap *heap, struct kheap_entry entry,
+                           struct heap_doubles *doubles)
+{
+    unsigned index;
+    struct heap_span *span = class_span_locked(heap, entry.block, entry.state, &index);
+
+    if (span == NULL) {
+        add_double(doubles, entry.block); /* its span has ended */
         return;
     }
     struct heap_cache *owner =
@@ -169,7 +193,7 @@ static void deliver_locked(struct kheap *heap, vaddr_t block, struct heap_double
         return;
     }
     if (bits_test(span->remote, index)) { /* there already: this one is the second */
-        add_double(doubles, block);
+        add_double(doubles, entry.block);
         return;
     }
     bits_set(span->remote, index);
@@ -232,7 +256,7 @@ static void empty_remote_locked(struct kheap *heap, struct heap_cache *cache, in
                                 uint32_t count, struct heap_doubles *doubles)
 {
     for (uint32_t i = 0; i < count; i++)
-        deliver_locked(heap, entry_at(&cache->remote, from + (int32_t)i).block, doubles);
+        deliver_locked(heap, entry_at(&cache->remote, from + (int32_t)i), doubles);
 }
 
 /* The owner: its list of other slots' blocks is delivered. */
@@ -245,22 +269,109 @@ static void deliver_own_locked(struct kheap *heap, struct heap_cache *cache,
     compact_locked(&cache->remote, count);
 }
 
-void heap_remote_add(struct kheap *heap, struct heap_cache *cache, vaddr_t block, uint8_t *state)
+/* A block of another slot's span, KHEAP_BYTE_REMOTE now. */
+static void add_remote(struct kheap *heap, struct heap_cache *cache, struct kheap_entry entry)
 {
     struct heap_doubles doubles;
 
     doubles.count = 0;
-    if (cache != NULL && __atomic_load_n(&cache->remote.magazine.bottom, __ATOMIC_RELAXED) <
-                             __atomic_load_n(&cache->remote.magazine.limit, __ATOMIC_RELAXED)) {
-        add_entry_locked(&cache->remote, (struct kheap_entry){ block, state });
+    if (__atomic_load_n(&cache->remote.magazine.bottom, __ATOMIC_RELAXED) <
+        __atomic_load_n(&cache->remote.magazine.limit, __ATOMIC_RELAXED)) {
+        add_entry_locked(&cache->remote, entry);
         return;
     }
     uint64_t saved = mm_port_lock(&heap->lock);
-    if (cache != NULL)
-        deliver_own_locked(heap, cache, &doubles);
-    deliver_locked(heap, block, &doubles);
+    deliver_own_locked(heap, cache, &doubles);
+    deliver_locked(heap, entry, &doubles);
     mm_port_unlock(&heap->lock, saved);
     heap_doubles_report(heap, &doubles);
+}
+
+/* ---- freeing ---- */
+
+struct heap_span *heap_pin(const struct kheap *heap, struct heap_cache *cache, vaddr_t address,
+                           struct heap_span **before)
+{
+    struct heap_span *span = heap_span_at(heap, address);
+
+    *before = NULL;
+    if (cache == NULL)
+        return span;
+    *before = __atomic_load_n(&cache->pin, __ATOMIC_RELAXED);
+    for (;;) {
+        __atomic_store_n(&cache->pin, span, __ATOMIC_RELAXED);
+        /* The compiler keeps store and load in order; the CPU need not, which is why who reuses a span
+         * calls mm_port_cpu_barrier(). */
+        __atomic_signal_fence(__ATOMIC_SEQ_CST);
+        struct heap_span *now = heap_span_at(heap, address);
+        if (now == span)
+            return span;
+        span = now;
+    }
+}
+
+void heap_unpin(struct heap_cache *cache, struct heap_span *before)
+{
+    if (cache != NULL)
+        __atomic_store_n(&cache->pin, before, __ATOMIC_RELEASE);
+}
+
+bool heap_claim_state(uint8_t *state, uint8_t to)
+{
+    uint8_t found = __atomic_load_n(state, __ATOMIC_RELAXED);
+
+    return heap_state_is_used(found) &&
+           __atomic_compare_exchange_n(state, &found, to, false, __ATOMIC_ACQ_REL,
+                                       __ATOMIC_RELAXED);
+}
+
+/* With the lock, so that the span is what it seems: of the own slot, or for want of a cache. */
+static bool free_locked(struct kheap *heap, struct heap_cache *cache, struct kheap_entry entry,
+                        struct heap_doubles *doubles)
+{
+    unsigned index;
+    struct heap_span *span = class_span_locked(heap, entry.block, entry.state, &index);
+
+    if (span == NULL)
+        return false;
+    if (cache == NULL || span->front.owner != cache->front.slot) {
+        if (!heap_claim_state(entry.state, KHEAP_BYTE_REMOTE))
+            return false;
+        mm_port_memory_freed((void *)entry.block, span->front.block_bytes);
+        deliver_locked(heap, entry, doubles);
+        return true;
+    }
+    if (!heap_state_is_used(__atomic_load_n(entry.state, __ATOMIC_RELAXED)))
+        return false;
+    mm_port_memory_freed((void *)entry.block, span->front.block_bytes);
+    __atomic_store_n(entry.state, KHEAP_BYTE_FREE, __ATOMIC_RELAXED);
+    heap_keep_locked(heap, cache, span, index);
+    return true;
+}
+
+bool heap_class_free(struct kheap *heap, unsigned slot, struct heap_cache *cache,
+                     struct heap_span *span, vaddr_t block)
+{
+    unsigned index;
+    bool first;
+
+    if (!heap_block_index(span, block, &index, &first) || !first)
+        return false;
+    struct kheap_entry entry = { block, &span->states[index] };
+    if (cache != NULL && __atomic_load_n(&span->front.owner, __ATOMIC_RELAXED) != slot) {
+        if (!heap_claim_state(entry.state, KHEAP_BYTE_REMOTE))
+            return false;
+        mm_port_memory_freed((void *)block, span->front.block_bytes);
+        add_remote(heap, cache, entry);
+        return true;
+    }
+    struct heap_doubles doubles;
+    doubles.count = 0;
+    uint64_t saved = mm_port_lock(&heap->lock);
+    bool done = free_locked(heap, cache, entry, &doubles);
+    mm_port_unlock(&heap->lock, saved);
+    heap_doubles_report(heap, &doubles);
+    return done;
 }
 
 /* ---- filling ---- */
@@ -498,6 +609,7 @@ void heap_caches_drain_locked(struct kheap *heap, unsigned slot, unsigned own_sl
         if (is_meant(heap, slot, i))
             begin_taking_locked(heap_cache_at(heap, i));
     mm_port_cpu_barrier();
+    heap_span_memory_reuse_locked(heap);
     for (unsigned i = 0; i < MM_PORT_SLOTS; i++)
         if (is_meant(heap, slot, i))
             take_all_locked(heap, heap_cache_at(heap, i), doubles);

@@ -454,13 +454,15 @@ void heap_guard_flush(struct kheap *heap)
     evict(heap, true);
 }
 
-/* The block becomes the caller's alone, by one CPU only.
+/* The block becomes the caller's alone, by one CPU only. The span may have ended meanwhile.
  *   Returns:  the state that it had; KHEAP_BYTE_FREE if it was not allocated. */
-static uint8_t claim(struct kheap *heap, struct heap_span *span, unsigned index, vaddr_t site)
+static uint8_t claim(struct kheap *heap, struct heap_span *span, unsigned index, vaddr_t address,
+                     vaddr_t site)
 {
     uint64_t saved = mm_port_lock(&heap->lock);
     uint8_t state = __atomic_load_n(&span->states[index], __ATOMIC_RELAXED);
-    bool right = heap_state_is_used(state);
+    bool right = heap_span_at(heap, address) == span && span->guards != 0 &&
+                 heap_guard_is_block(span, index, address);
 
     if (right) {
         __atomic_store_n(&span->records[index].free_site, site, __ATOMIC_RELAXED);
@@ -510,7 +512,7 @@ void heap_guard_free(struct kheap *heap, struct heap_span *span, void *address, 
     }
     /* The record may be gone afterwards. */
     uint64_t asked = __atomic_load_n(&record_of(span, index)->asked, __ATOMIC_RELAXED);
-    uint8_t state = claim(heap, span, index, site);
+    uint8_t state = claim(heap, span, index, (uintptr_t)address, site);
     if (state == KHEAP_BYTE_FREE) {
         heap_report_wrong(heap, "kfree", address);
         return;

@@ -90,6 +90,7 @@ struct heap_span {
     bool fresh;                  /* and hold zeroes */
     bool big;                    /* kind of its memory: has room for HEAP_SPAN_BLOCKS states */
     bool own_chunks;             /* the run is not of a buddy system: it was committed for itself */
+    bool pinned;                 /* it has ended, and a slot may still look at it */
     uint8_t guards;              /* HEAP_GUARD_*: its blocks have records */
     struct heap_record *records; /* of a guarded span, one for each block */
     struct heap_record record;   /* HEAP_CLASS_RUN: that of its block */
@@ -129,6 +130,7 @@ struct heap_cache {
     struct heap_link partial[KHEAP_CLASSES]; /* own spans with free blocks in them */
     struct heap_link full[KHEAP_CLASSES];    /* own spans with none */
     struct heap_link pending;
+    struct heap_span *pin;        /* atomic; the owner's: the span that its free looks at */
     struct kheap_magazine remote; /* blocks of other slots' spans that this slot has freed */
     struct kheap_entry remote_entries[HEAP_REMOTE_MAX];
 };
@@ -186,8 +188,10 @@ struct kheap {
     struct heap_link guarded[KHEAP_CLASSES]; /* guarded ones, with free blocks */
     /* memory for state; a region that does not grow keeps [bump, bump_end) for it */
     uint8_t *bump, *bump_end;
-    uint8_t *page[2], *page_end[2]; /* being cut, by kind of span */
-    struct heap_link free_spans[2]; /* by kind */
+    uint8_t *page[2], *page_end[2];  /* being cut, by kind of span */
+    struct heap_link free_spans[2];  /* by kind */
+    struct heap_link ended_spans[2]; /* free when no slot has them pinned */
+    unsigned ended_count[2];
     struct heap_link free_chunks;
     struct heap_span *state_span;   /* stands for all state in the region */
     struct heap_chunk *state_chunk; /* which has state between its blocks, or is kept anyway */
@@ -263,7 +267,12 @@ uint64_t heap_state_kept_locked(const struct kheap *heap);
 /* Memory for a span with `blocks` states, zeroed; NULL: heap_supply() first. */
 struct heap_span *heap_span_memory_take_locked(struct kheap *heap, unsigned blocks,
                                                enum heap_effort effort);
+/* That of a span which nobody has seen serves again at once. */
 void heap_span_memory_give_locked(struct kheap *heap, struct heap_span *span);
+/* That of a span which has ended: when no slot has it pinned (heap_pin). */
+void heap_span_memory_retire_locked(struct kheap *heap, struct heap_span *span);
+/* Behind a mm_port_cpu_barrier(): what had ended before it, and is not pinned, serves again. */
+void heap_span_memory_reuse_locked(struct kheap *heap);
 
 /* Memory for state, zeroed, never given back; NULL if there is none. Without the lock. */
 void *heap_state_alloc(struct kheap *heap, uint64_t bytes);
@@ -308,6 +317,9 @@ unsigned heap_span_take_locked(struct kheap *heap, struct heap_span *span,
                                struct kheap_entry *entries, unsigned wanted);
 /* Puts a block, KHEAP_BYTE_FREE, back into its span. */
 void heap_span_put_locked(struct kheap *heap, struct heap_span *span, unsigned index);
+/* Ends a span that has all of its blocks, unless its owner wants it, or a second free of one of them is
+ * still to be reported. */
+void heap_span_end_if_whole_locked(struct kheap *heap, struct heap_span *span);
 /* Puts the span where spans of its owner and fill belong. */
 void heap_span_file_locked(struct kheap *heap, struct heap_span *span);
 vaddr_t heap_block_address(const struct heap_span *span, unsigned index);
@@ -341,8 +353,18 @@ void heap_keep_locked(struct kheap *heap, struct heap_cache *cache, struct heap_
 /* The span ends or gets another owner: its owner's magazine does not name its blocks any more, which are all
  * in the span or with their callers. */
 void heap_cache_forget_locked(struct kheap *heap, struct heap_span *span);
-/* A block of another slot's span, KHEAP_BYTE_REMOTE now. */
-void heap_remote_add(struct kheap *heap, struct heap_cache *cache, vaddr_t block, uint8_t *state);
+/* The span at the address, which stays that span's memory, ended or not, until heap_unpin() of what stands
+ * in *before: what is read of it, and a locked instruction on a state of its blocks, hits no other
+ * span. Without a cache it is a guess, as heap_span_at(). Without the lock. */
+struct heap_span *heap_pin(const struct kheap *heap, struct heap_cache *cache, vaddr_t address,
+                           struct heap_span **before);
+void heap_unpin(struct heap_cache *cache, struct heap_span *before);
+/* Frees a block of a size class without records, of any slot's span; `span` is pinned. Without the lock.
+ *   Returns:  false if it is not allocated. */
+bool heap_class_free(struct kheap *heap, unsigned slot, struct heap_cache *cache,
+                     struct heap_span *span, vaddr_t block);
+/* ALLOCATED or ALIGNED becomes `to` in one locked step; false if it was neither. */
+bool heap_claim_state(uint8_t *state, uint8_t to);
 /* Takes back what all caches hold, or one; a slot's own call also gives up its spans. Who needs what comes
  * back takes it before releasing the lock. */
 void heap_caches_drain_locked(struct kheap *heap, unsigned slot, unsigned own_slot,

@@ -188,7 +188,7 @@ void heap_span_end_locked(struct kheap *heap, struct heap_span *span)
         heap->free_records[span->front.size_class] = span->records;
         span->records = NULL;
     }
-    heap_span_memory_give_locked(heap, span);
+    heap_span_memory_retire_locked(heap, span);
 }
 
 unsigned heap_span_take_locked(struct kheap *heap, struct heap_span *span,
@@ -232,6 +232,13 @@ static bool is_wanted(struct kheap *heap, const struct heap_span *span)
            owner->partial[size_class].prev == &span->link;
 }
 
+void heap_span_end_if_whole_locked(struct kheap *heap, struct heap_span *span)
+{
+    if (span->free_count == span->front.blocks && heap_list_is_empty(&span->pending) &&
+        !is_wanted(heap, span))
+        heap_span_end_locked(heap, span);
+}
+
 void heap_span_put_locked(struct kheap *heap, struct heap_span *span, unsigned index)
 {
     MM_ASSERT(!bits_test(span->free, index) &&
@@ -240,6 +247,5 @@ void heap_span_put_locked(struct kheap *heap, struct heap_span *span, unsigned i
     heap->out[span->front.size_class]--;
     if (++span->free_count == 1)
         heap_span_file_locked(heap, span);
-    if (span->free_count == span->front.blocks && !is_wanted(heap, span))
-        heap_span_end_locked(heap, span);
+    heap_span_end_if_whole_locked(heap, span);
 }

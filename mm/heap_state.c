@@ -5,7 +5,8 @@
  *      then frames of the pmm; where it has none, pages from between the blocks
  *
  *      spans come in two sizes, by the blocks they can have; each kind is cut from pages of its own:
- *      page[kind] --> page_end[kind], then free_spans[kind]
+ *      page[kind] --> page_end[kind], then free_spans[kind]; ended_spans[kind] wait until no slot has
+ *      them pinned, and until they are worth a barrier on every CPU
  *
  * A region that does not grow keeps bump ... bump_end for state, whole pages of which become memory for
  * blocks when nothing else is free.
@@ -126,11 +127,47 @@ static void add_span_page_locked(struct kheap *heap, unsigned kind, uint8_t *pag
     heap->page_end[kind] = page + PAGE_SIZE;
 }
 
-static struct heap_span *span_memory_locked(struct kheap *heap, unsigned kind)
+#define ENDED_MANY 16u
+
+void heap_span_memory_reuse_locked(struct kheap *heap)
+{
+    for (unsigned slot = 0; slot < MM_PORT_SLOTS; slot++) {
+        struct heap_cache *cache = heap_cache_at(heap, slot);
+        struct heap_span *span =
+            cache != NULL ? __atomic_load_n(&cache->pin, __ATOMIC_ACQUIRE) : NULL;
+        if (span != NULL)
+            span->pinned = true;
+    }
+    for (unsigned kind = 0; kind < 2; kind++) {
+        struct heap_link *head = &heap->ended_spans[kind];
+        for (struct heap_link *link = head->next, *next; link != head; link = next) {
+            struct heap_span *span = HEAP_OF(link, struct heap_span, link);
+            next = link->next;
+            if (!span->pinned) {
+                heap_list_remove(link);
+                heap_list_add(&heap->free_spans[kind], link);
+                heap->ended_count[kind]--;
+            }
+            span->pinned = false;
+        }
+    }
+}
+
+/* The barrier: a slot whose pin is not seen behind it does not find the span any more. */
+static void reuse_ended_locked(struct kheap *heap, unsigned kind, unsigned many)
+{
+    if (heap->ended_count[kind] < many || !heap_list_is_empty(&heap->free_spans[kind]))
+        return;
+    mm_port_cpu_barrier();
+    heap_span_memory_reuse_locked(heap);
+}
+
+static struct heap_span *span_memory_locked(struct kheap *heap, unsigned kind, unsigned many)
 {
     uint64_t bytes = span_bytes(kind);
     struct heap_span *span;
 
+    reuse_ended_locked(heap, kind, many);
     if (!heap_list_is_empty(&heap->free_spans[kind])) {
         span = HEAP_OF(heap->free_spans[kind].next, struct heap_span, link);
         heap_list_remove(&span->link);
@@ -147,14 +184,17 @@ struct heap_span *heap_span_memory_take_locked(struct kheap *heap, unsigned bloc
                                                enum heap_effort effort)
 {
     unsigned kind = blocks > HEAP_SMALL_STATES;
-    struct heap_span *span = span_memory_locked(heap, kind);
+    bool scarce = heap->source.pmm == NULL || effort == HEAP_SCARCE;
+    struct heap_span *span = span_memory_locked(heap, kind, ENDED_MANY);
 
-    if (span == NULL && (heap->source.pmm == NULL || effort == HEAP_SCARCE)) {
+    if (span == NULL && scarce)
+        span = span_memory_locked(heap, kind, 1);
+    if (span == NULL && scarce) {
         uint8_t *page = state_from_region_locked(heap, PAGE_SIZE, effort);
         if (page == NULL)
             return NULL;
         add_span_page_locked(heap, kind, page);
-        span = span_memory_locked(heap, kind);
+        span = span_memory_locked(heap, kind, ENDED_MANY);
     }
     if (span == NULL)
         return NULL;
@@ -169,6 +209,13 @@ struct heap_span *heap_span_memory_take_locked(struct kheap *heap, unsigned bloc
 void heap_span_memory_give_locked(struct kheap *heap, struct heap_span *span)
 {
     heap_list_add(&heap->free_spans[span->big], &span->link);
+}
+
+void heap_span_memory_retire_locked(struct kheap *heap, struct heap_span *span)
+{
+    span->pinned = false;
+    heap_list_add(&heap->ended_spans[span->big], &span->link);
+    heap->ended_count[span->big]++;
 }
 
 bool heap_state_supply(struct kheap *heap, unsigned kind)

@@ -344,16 +344,6 @@ void *kheap_alloc_aligned(struct kheap *heap, size_t bytes, size_t align_bytes)
 
 /* ---- freeing ---- */
 
-/* ALLOCATED or ALIGNED becomes `to` in one locked step; false if it was neither. */
-static bool claim_state(uint8_t *state, uint8_t to)
-{
-    uint8_t found = __atomic_load_n(state, __ATOMIC_RELAXED);
-
-    return heap_state_is_used(found) &&
-           __atomic_compare_exchange_n(state, &found, to, false, __ATOMIC_ACQ_REL,
-                                       __ATOMIC_RELAXED);
-}
-
 /* Another CPU that frees the same block at this moment may have been first, and the span may be another
  * run's meanwhile: nothing that was read of it before the lock is believed. */
 static bool run_is_right_locked(const struct kheap *heap, struct heap_span *span, vaddr_t base,
@@ -363,7 +353,7 @@ static bool run_is_right_locked(const struct kheap *heap, struct heap_span *span
         span->front.base != base || (span->guards != 0) != claimed)
         return false;
     if (!claimed)
-        return claim_state(&span->states[0], KHEAP_BYTE_FREE);
+        return heap_claim_state(&span->states[0], KHEAP_BYTE_FREE);
     __atomic_store_n(&span->states[0], KHEAP_BYTE_FREE, __ATOMIC_RELAXED);
     return true;
 }
@@ -391,30 +381,6 @@ bool heap_run_free(struct kheap *heap, struct heap_span *span, vaddr_t base, boo
     return right;
 }
 
-/* A block of a size class; false if it is not allocated. */
-static bool free_in_class(struct kheap *heap, unsigned slot, struct heap_span *span, unsigned index)
-{
-    struct heap_cache *cache = heap_cache_here(heap, slot);
-    uint8_t *state = &span->states[index];
-    vaddr_t block = heap_block_address(span, index);
-
-    if (slot >= MM_PORT_SLOTS || __atomic_load_n(&span->front.owner, __ATOMIC_RELAXED) != slot) {
-        if (!claim_state(state, KHEAP_BYTE_REMOTE))
-            return false;
-        mm_port_memory_freed((void *)block, span->front.block_bytes);
-        heap_remote_add(heap, cache, block, state);
-        return true;
-    }
-    if (!heap_state_is_used(__atomic_load_n(state, __ATOMIC_RELAXED)))
-        return false;
-    mm_port_memory_freed((void *)block, span->front.block_bytes);
-    __atomic_store_n(state, KHEAP_BYTE_FREE, __ATOMIC_RELAXED);
-    uint64_t saved = mm_port_lock(&heap->lock);
-    heap_keep_locked(heap, cache, span, index);
-    mm_port_unlock(&heap->lock, saved);
-    return true;
-}
-
 static bool size_is_right(const struct heap_span *span, unsigned index, size_t bytes)
 {
     if (bytes == 0)
@@ -434,12 +400,51 @@ static void shrink_if_much(struct kheap *heap)
         heap_shrink(heap, HEAP_SPARE_CHUNKS);
 }
 
-/* `sized`: the caller says that it asked for `bytes`. */
+/* `sized`: the caller says that it asked for `bytes`. `span` is pinned. */
+static void free_in_span(struct kheap *heap, unsigned slot, struct heap_cache *cache,
+                         struct heap_span *span, void *address, bool sized, size_t bytes,
+                         vaddr_t site)
+{
+    unsigned index = 0;
+    bool first = false;
+    bool right = span != NULL && heap_block_index(span, (uintptr_t)address, &index, &first);
+
+    if (right && span->guards != 0) {
+        heap_guard_free(heap, span, address, sized, bytes, site);
+        return;
+    }
+    right = right && first;
+    uint64_t room = right ? heap_span_room(span) : 0; /* the span may be gone afterwards */
+    if (right && sized && !size_is_right(span, index, bytes)) {
+        mm_bug("kfree_sized of 0x%lx with %lu bytes, which is a block of %lu", (uintptr_t)address,
+               bytes, room);
+        return;
+    }
+    if (right)
+        right = span->front.size_class == HEAP_CLASS_RUN
+                    ? heap_run_free(heap, span, (uintptr_t)address, false)
+                    : heap_class_free(heap, slot, cache, span, (uintptr_t)address);
+    if (!right)
+        heap_report_wrong(heap, "kfree", address);
+    else
+        mm_debug("heap: freed %lu bytes at 0x%lx", room, (uintptr_t)address);
+}
+
+/* A slot that only frees gets its cache with the first block that it would keep there. */
+static struct heap_cache *cache_to_free(struct kheap *heap, unsigned slot, vaddr_t address)
+{
+    const struct heap_span *span = heap_span_at(heap, address);
+    bool keeps = span != NULL && span->front.size_class < KHEAP_CLASSES && span->guards == 0;
+
+    if (slot >= MM_PORT_SLOTS)
+        return NULL;
+    return keeps ? heap_cache_here(heap, slot) : heap_cache_at(heap, slot);
+}
+
 static void slow_free(struct kheap *heap, void *address, bool sized, size_t bytes, vaddr_t site)
 {
     unsigned slot = mm_port_cpu_slot();
-    unsigned index = 0;
-    bool first = false;
+    struct heap_span *before;
 
     if (address == NULL || context_is_forbidden("kfree"))
         return;
@@ -447,29 +452,10 @@ static void slow_free(struct kheap *heap, void *address, bool sized, size_t byte
         mm_bug("kfree of 0x%lx before there is a heap", (uintptr_t)address);
         return;
     }
-    struct heap_span *span = heap_span_at(heap, (uintptr_t)address);
-    bool right = span != NULL && heap_block_index(span, (uintptr_t)address, &index, &first);
-    if (right && span->guards != 0) {
-        heap_guard_free(heap, span, address, sized, bytes, site);
-        shrink_if_much(heap);
-        return;
-    }
-    right = right && first;
-    uint64_t room = right ? heap_span_room(span) : 0; /* the span may be gone afterwards */
-    if (right && sized && !size_is_right(span, index, bytes)) {
-        mm_bug("kfree_sized of 0x%lx with %lu bytes, which is a block of %lu", (uintptr_t)address,
-               bytes, heap_span_room(span));
-        return;
-    }
-    if (right)
-        right = span->front.size_class == HEAP_CLASS_RUN
-                    ? heap_run_free(heap, span, (uintptr_t)address, false)
-                    : free_in_class(heap, slot, span, index);
-    if (!right) {
-        heap_report_wrong(heap, "kfree", address);
-        return;
-    }
-    mm_debug("heap: freed %lu bytes at 0x%lx", room, (uintptr_t)address);
+    struct heap_cache *cache = cache_to_free(heap, slot, (uintptr_t)address);
+    struct heap_span *span = heap_pin(heap, cache, (uintptr_t)address, &before);
+    free_in_span(heap, slot, cache, span, address, sized, bytes, site);
+    heap_unpin(cache, before);
     shrink_if_much(heap);
 }
 

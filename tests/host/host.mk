@@ -58,6 +58,9 @@ HOST_LINK_test_init := -Wl,--wrap=kheap_create
 # A handler comes in when the heap has drained its caches, or is about to take its lock.
 HOST_LINK_test_threads := -Wl,--wrap=mm_port_cpu_barrier -Wl,--wrap=mm_port_lock
 
+# Another CPU comes in when a free has looked its block up.
+HOST_LINK_test_heap_races := -Wl,--wrap=heap_span_at -Wl,--wrap=heap_block_index
+
 HOST_WX_PROGRAMS := $(HOST_WX_TESTS:%=$(BUILD)/host/wx/%)
 
 HOST_LIBRARY := $(BUILD)/libmello-mm-hosted.a

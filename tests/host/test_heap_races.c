@@ -1,0 +1,226 @@
+/* SPDX-License-Identifier: MIT */
+/* Two CPUs free the same block, and one of them stops at the worst moment: while it does, the other one
+ * frees the block, its span ends, and the span's memory is to serve another span. Exactly one free takes
+ * effect, the other is reported, and no other block is hit.
+ *
+ *   the test's CPU    kfree: looks the span up | ......................... | goes on
+ *   another CPU                                 frees, drains, allocates
+ *
+ * The moments are behind each look-up of a span or of a block's number without the lock: the link puts
+ * __wrap_heap_span_at() and __wrap_heap_block_index() in front of the functions. */
+#include "threads.h"
+
+#include "mm/heap_parts.h"
+
+#define NEWCOMERS 300u
+#define FILLERS   300u
+
+static struct machine machine;
+static struct kheap *heap;
+static unsigned moments_to_go; /* 0: nobody is stopped */
+static void *(*other_cpu)(void *);
+
+static unsigned char *victim;
+static void *newcomers[NEWCOMERS], *fillers[FILLERS];
+static size_t filler_count;
+
+struct heap_span *__real_heap_span_at(const struct kheap *of, vaddr_t address);
+struct heap_span *__wrap_heap_span_at(const struct kheap *of, vaddr_t address);
+bool __real_heap_block_index(const struct heap_span *span, vaddr_t address, unsigned *index,
+                             bool *first);
+bool __wrap_heap_block_index(const struct heap_span *span, vaddr_t address, unsigned *index,
+                             bool *first);
+
+static void on_other_cpu(void *(*body)(void *))
+{
+    pthread_t thread;
+
+    threads_start(&thread, 1, body);
+    threads_join(&thread, 1);
+}
+
+static void a_moment_has_come(void)
+{
+    if (moments_to_go != 0 && hosted_cpu()->locks_held == 0 && --moments_to_go == 0)
+        on_other_cpu(other_cpu);
+}
+
+/* What the caller gets was looked up before the other CPU came. */
+struct heap_span *__wrap_heap_span_at(const struct kheap *of, vaddr_t address)
+{
+    struct heap_span *span = __real_heap_span_at(of, address);
+
+    a_moment_has_come();
+    return span;
+}
+
+bool __wrap_heap_block_index(const struct heap_span *span, vaddr_t address, unsigned *index,
+                             bool *first)
+{
+    bool found = __real_heap_block_index(span, address, index, first);
+
+    a_moment_has_come();
+    return found;
+}
+
+static void set_up(void)
+{
+    paddr_t base;
+
+    machine_set_up_simple(&machine, MM_MIB(32));
+    assert_ok(pmm_alloc_contiguous(&machine.pmm, 1024, MM_MIB(1), PMM_NO_LIMIT, &base));
+    assert_ok(kheap_init(phys_to_virt(base), MM_MIB(4), NULL, &heap));
+}
+
+/* ---- the span's memory serves another span ---- */
+
+static void *take_victim(void *argument)
+{
+    void *first = kheap_alloc(heap, 64);
+
+    (void)argument;
+    victim = kheap_alloc(heap, 64); /* not the first of its span: no other block begins there */
+    kheap_free(heap, first);
+    return NULL;
+}
+
+static bool holds(const unsigned char *block, const unsigned char *address)
+{
+    return address >= block && address < block + kheap_size(heap, block);
+}
+
+/* Its pages go to a block of another kind, and the memory of its span to that of the newcomers. */
+static void *free_victim_and_take(void *argument)
+{
+    (void)argument;
+    kheap_free(heap, victim);
+    kheap_drain(heap, KHEAP_ALL_SLOTS);
+    kheap_drain(heap, KHEAP_ALL_SLOTS);
+    while (filler_count < FILLERS) {
+        unsigned char *filler = kheap_alloc(heap, MM_KIB(10));
+        fillers[filler_count] = filler;
+        filler_count += filler != NULL;
+        if (filler == NULL || holds(filler, victim))
+            break;
+    }
+    for (size_t i = 0; i < NEWCOMERS; i++)
+        newcomers[i] = kheap_alloc(heap, 64);
+    return NULL;
+}
+
+static void free_newcomers(void)
+{
+    for (size_t i = 0; i < NEWCOMERS; i++) {
+        if (newcomers[i] != NULL)
+            assert_int_equal(kheap_size(heap, newcomers[i]), 64);
+        kheap_free(heap, newcomers[i]);
+        newcomers[i] = NULL;
+    }
+    for (size_t i = 0; i < filler_count; i++)
+        kheap_free(heap, fillers[i]);
+    filler_count = 0;
+}
+
+/* Frees the victim and, at the nth moment, lets the other CPU do so, too.
+ *   Returns:  false if there were not so many. */
+static bool free_victim_stopped_at(unsigned nth)
+{
+    struct heap_span *span, *next;
+
+    on_other_cpu(take_victim);
+    assert_non_null(victim);
+    span = __real_heap_span_at(heap, (uintptr_t)victim);
+    bugs_count_begin();
+    other_cpu = free_victim_and_take;
+    moments_to_go = nth;
+    kheap_free(heap, victim);
+    bool stopped = moments_to_go == 0;
+    moments_to_go = 0;
+    kheap_drain(heap, KHEAP_ALL_SLOTS);
+    assert_int_equal(bugs_count_end(), stopped);
+    if (stopped && nth == 1) { /* its pages and its memory were wanted by others */
+        next = __real_heap_span_at(heap, (uintptr_t)victim);
+        assert_true(next != NULL && next != span);
+    }
+    free_newcomers();
+    kheap_drain(heap, KHEAP_ALL_SLOTS);
+    kheap_drain(heap, KHEAP_ALL_SLOTS);
+    assert_true(kheap_verify(heap));
+    assert_int_equal(kheap_stats(heap).used_blocks, 0);
+    return stopped;
+}
+
+static void heap_block_freed_twice_at_once_spares_those_of_the_next_span(void **state)
+{
+    (void)state;
+    set_up();
+    for (unsigned nth = 1; free_victim_stopped_at(nth); nth++)
+        assert_true(nth < 100);
+}
+
+/* A span that was looked at while it ended serves again later: state does not pile up. */
+static void heap_spans_that_were_pinned_serve_again(void **state)
+{
+    struct kheap_stats before;
+
+    (void)state;
+    set_up();
+    for (unsigned i = 0; i < 50; i++) /* some may wait for others before all of them serve again */
+        assert_true(free_victim_stopped_at(3));
+    before = kheap_stats(heap);
+    for (unsigned i = 0; i < 200; i++)
+        assert_true(free_victim_stopped_at(3));
+    assert_int_equal(kheap_stats(heap).free_bytes, before.free_bytes);
+}
+
+/* ---- the owner has overwritten what the other CPU did ---- */
+
+#define BLOCKS 600u
+
+static unsigned char *blocks[BLOCKS];
+
+/* The other CPU's list is full of blocks of other spans, so that the free reaches the span. */
+static void *free_first_at_last(void *argument)
+{
+    (void)argument;
+    for (unsigned i = 0; i < HEAP_REMOTE_MAX; i++)
+        kheap_free(heap, blocks[BLOCKS - 1 - i]);
+    kheap_free(heap, blocks[0]);
+    return NULL;
+}
+
+static void heap_second_free_outlives_the_last_block_of_the_span(void **state)
+{
+    struct heap_span *span;
+
+    (void)state;
+    set_up();
+    for (size_t i = 0; i < BLOCKS; i++)
+        assert_non_null(blocks[i] = kheap_alloc(heap, 512));
+    on_other_cpu(free_first_at_last);
+    span = __real_heap_span_at(heap, (uintptr_t)blocks[0]);
+    assert_int_equal(span->front.owner, mm_port_cpu_slot());
+    /* The owner's free had found the block allocated, before the other one's locked step. */
+    __atomic_store_n(&span->states[((uintptr_t)blocks[0] - span->front.base) / 512],
+                     KHEAP_BYTE_ALLOCATED, __ATOMIC_RELAXED);
+    bugs_count_begin();
+    kheap_free(heap, blocks[0]);
+    for (size_t i = 1; i < BLOCKS - HEAP_REMOTE_MAX; i++)
+        kheap_free(heap, blocks[i]);
+    assert_int_equal(bugs_counted(), 0);
+    kheap_drain(heap, KHEAP_ALL_SLOTS);
+    assert_int_equal(bugs_count_end(), 1);
+    assert_true(kheap_verify(heap));
+    assert_int_equal(kheap_stats(heap).used_blocks, 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(heap_block_freed_twice_at_once_spares_those_of_the_next_span),
+        TEST(heap_spans_that_were_pinned_serve_again),
+        TEST(heap_second_free_outlives_the_last_block_of_the_span),
+    };
+
+    return RUN_TESTS(tests);
+}
