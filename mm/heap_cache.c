@@ -77,16 +77,17 @@ static struct heap_cache *make_cache(struct kheap *heap, unsigned slot)
     if (cache == NULL)
         return NULL;
     struct kheap_entry *entries = (struct kheap_entry *)(void *)(cache + 1);
+    bool on = !__atomic_load_n(&heap->off, __ATOMIC_RELAXED);
     cache->front.slot = slot;
     for (unsigned i = 0; i < KHEAP_CLASSES; i++) {
-        magazine_init(&cache->front.classes[i].magazine, capacity_of(heap, i), !heap->off);
+        magazine_init(&cache->front.classes[i].magazine, capacity_of(heap, i), on);
         cache->front.classes[i].entries = entries;
         entries += capacity_of(heap, i);
         heap_list_init(&cache->partial[i]);
         heap_list_init(&cache->full[i]);
     }
     heap_list_init(&cache->pending);
-    magazine_init(&cache->remote.magazine, HEAP_REMOTE_MAX, !heap->off);
+    magazine_init(&cache->remote.magazine, HEAP_REMOTE_MAX, on);
     cache->remote.entries = cache->remote_entries;
     uint64_t saved = mm_port_lock(&heap->lock);
     for (unsigned i = 0; i < KHEAP_CLASSES; i++) /* the switch may have been thrown since */
@@ -633,12 +634,8 @@ void heap_caches_drain(struct kheap *heap, unsigned slot, unsigned own_slot)
     heap_shrink(heap, 0);
 }
 
-void heap_caches_switch(struct kheap *heap, bool off)
+void heap_caches_switch_locked(struct kheap *heap, bool off, struct heap_doubles *doubles)
 {
-    struct heap_doubles doubles;
-    uint64_t saved = mm_port_lock(&heap->lock);
-
-    doubles.count = 0;
     __atomic_store_n(&heap->off, off, __ATOMIC_RELAXED);
     for (unsigned i = 0; i < MM_PORT_SLOTS; i++) {
         struct heap_cache *cache = heap_cache_at(heap, i);
@@ -647,14 +644,12 @@ void heap_caches_switch(struct kheap *heap, bool off)
         if (cache != NULL)
             magazine_switch_locked(&cache->remote.magazine, !off);
     }
-    if (off) {
-        mm_port_cpu_barrier();
-        for (unsigned i = 0; i < MM_PORT_SLOTS; i++)
-            if (heap_cache_at(heap, i) != NULL)
-                take_all_locked(heap, heap_cache_at(heap, i), &doubles);
-    }
-    mm_port_unlock(&heap->lock, saved);
-    heap_doubles_report(heap, &doubles);
+    if (!off)
+        return;
+    mm_port_cpu_barrier();
+    for (unsigned i = 0; i < MM_PORT_SLOTS; i++)
+        if (heap_cache_at(heap, i) != NULL)
+            take_all_locked(heap, heap_cache_at(heap, i), doubles);
 }
 
 /* ---- counting ---- */

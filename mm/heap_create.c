@@ -53,6 +53,7 @@ static void init_lists(struct kheap *heap)
     heap_list_init(&heap->ended_spans[0]);
     heap_list_init(&heap->ended_spans[1]);
     heap_list_init(&heap->free_chunks);
+    heap_list_init(&heap->late);
     for (unsigned i = 0; i < MM_PORT_SLOT_TABLE; i++)
         heap->front.caches[i] = &heap_absent_cache;
 }

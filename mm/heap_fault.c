@@ -49,20 +49,18 @@ bool heap_fault_is_due(struct kheap *heap, size_t bytes, vaddr_t site)
     uint64_t saved = mm_port_lock(&heap->lock);
     bool due = heap->faults.on && is_meant(&heap->faults.conditions, bytes, site) &&
                is_due_locked(&heap->faults);
-    heap->faults.injected += due;
+    __atomic_store_n(&heap->faults.injected, heap->faults.injected + due, __ATOMIC_RELAXED);
     mm_port_unlock(&heap->lock, saved);
     return due;
 }
 
-void heap_faults_set(struct kheap *heap, const struct kheap_faults *faults)
+void heap_faults_set_locked(struct kheap *heap, const struct kheap_faults *faults)
 {
-    uint64_t saved = mm_port_lock(&heap->lock);
-
     heap->faults.conditions = faults != NULL ? *faults : (struct kheap_faults){ 0 };
-    heap->faults.counted = heap->faults.injected = 0;
+    heap->faults.counted = 0;
+    __atomic_store_n(&heap->faults.injected, 0, __ATOMIC_RELAXED);
     heap->faults.random = faults != NULL && faults->seed != 0 ? faults->seed : FIXED_SEED;
     __atomic_store_n(&heap->faults.on, faults != NULL, __ATOMIC_RELAXED);
-    mm_port_unlock(&heap->lock, saved);
 }
 
 uint64_t kheap_injected(const struct kheap *heap)

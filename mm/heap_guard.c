@@ -145,7 +145,9 @@ static unsigned class_of_layout(const struct layout *layout)
 
 bool heap_guard_wants_pages(const struct kheap *heap)
 {
-    return (heap->guards & HEAP_GUARD_FULL) != 0 && heap->source.kvm != NULL &&
+    uint8_t guards = __atomic_load_n(&heap->guards, __ATOMIC_RELAXED);
+
+    return (guards & HEAP_GUARD_FULL) != 0 && heap->source.kvm != NULL &&
            heap_slot_is_thread(mm_port_cpu_slot());
 }
 

@@ -4,8 +4,11 @@
  *      window:  | reserved 2 MiB | block, from 2 MiB on ............ | at least a page, reserved |
  *      HHDM:    contiguous frames; small ones share the 2 MiB at their ends, which large_pages counts
  *
+ * A block that an interrupt handler frees is free at once, but its pages, which other CPUs must forget, go
+ * later: its span waits in heap->late for a thread of control.
+ *
  * Invariants: region_bytes counts a large block from when its chunks count it until they do not; its
- * addresses are reused only when its frames are gone. */
+ * addresses are reused only when its frames are gone; frames on their way count as moving. */
 #include "mm/heap_memory.h"
 
 static void count_large_pages_locked(struct kheap *heap, uint64_t offset, uint64_t bytes, bool add)
@@ -75,12 +78,15 @@ static uint64_t large_bytes(const struct kheap *heap, uint64_t bytes)
     return mm_round_up(bytes, heap->source.kvm != NULL ? KVM_HEAP_STEP_BYTES : PAGE_SIZE);
 }
 
-bool heap_large_take(struct kheap *heap, uint64_t bytes, uint64_t align_bytes, uint64_t *offset,
-                     bool *zeroed)
+/* Spares a call that cannot end well the clearing of all free memory; not asked for small ones. */
+static bool is_beyond_memory(const struct kheap *heap, uint64_t bytes)
 {
-    if (heap->source.pmm == NULL || bytes > heap->front.bytes)
-        return false;
-    bytes = large_bytes(heap, bytes);
+    return bytes >= LARGE_PAGE_SIZE && bytes / FRAME_SIZE > pmm_stats(heap->source.pmm).free_frames;
+}
+
+static bool take(struct kheap *heap, uint64_t bytes, uint64_t align_bytes, uint64_t *offset,
+                 bool *zeroed)
+{
     if (heap->source.kvm != NULL ? !large_in_window(heap, bytes, align_bytes, offset)
                                  : !large_in_hhdm(heap, bytes, align_bytes, offset))
         return false;
@@ -100,12 +106,28 @@ bool heap_large_take(struct kheap *heap, uint64_t bytes, uint64_t align_bytes, u
     return false;
 }
 
+bool heap_large_take(struct kheap *heap, uint64_t bytes, uint64_t align_bytes, uint64_t *offset,
+                     bool *zeroed, uint64_t *moves)
+{
+    if (heap->source.pmm == NULL || bytes > heap->front.bytes)
+        return false;
+    bytes = large_bytes(heap, bytes);
+    if (is_beyond_memory(heap, bytes))
+        return false;
+    heap_move_begin(heap);
+    bool done = take(heap, bytes, align_bytes, offset, zeroed);
+    heap_move_end(heap, !done);
+    *moves += !done;
+    return done;
+}
+
 /* The addresses are reused only when the frames are gone, so the table entries fall last. */
 void heap_large_give(struct kheap *heap, uint64_t offset, uint64_t bytes)
 {
     bool in_window = heap->source.kvm != NULL;
 
     bytes = large_bytes(heap, bytes);
+    heap_move_begin(heap);
     uint64_t saved = mm_port_lock(&heap->lock);
     count_large_pages_locked(heap, offset, bytes, false);
     heap->region_bytes -= bytes;
@@ -115,4 +137,40 @@ void heap_large_give(struct kheap *heap, uint64_t offset, uint64_t bytes)
     if (in_window)
         heap_window_unreserve(heap, offset - HEAP_CHUNK_BYTES,
                               HEAP_CHUNK_BYTES + mm_round_up(bytes + PAGE_SIZE, HEAP_CHUNK_BYTES));
+    heap_move_end(heap, true);
+}
+
+/* ---- blocks that interrupt handlers have freed ---- */
+
+/* The span stays in the table, so that a second free finds a block that is free. */
+void heap_large_put_off_locked(struct kheap *heap, struct heap_span *span)
+{
+    heap_list_add(&heap->late, &span->link);
+    __atomic_store_n(&heap->shrink_due, true, __ATOMIC_RELAXED);
+}
+
+static bool take_late(struct kheap *heap, uint64_t *offset, uint64_t *bytes)
+{
+    uint64_t saved = mm_port_lock(&heap->lock);
+    bool found = !heap_list_is_empty(&heap->late);
+
+    if (found) {
+        struct heap_span *span = HEAP_OF(heap->late.next, struct heap_span, link);
+        *offset = span->run;
+        *bytes = span->bytes;
+        heap_move_begin(heap);
+        heap_span_end_locked(heap, span);
+    }
+    mm_port_unlock(&heap->lock, saved);
+    return found;
+}
+
+void heap_large_give_late(struct kheap *heap)
+{
+    uint64_t offset, bytes;
+
+    while (take_late(heap, &offset, &bytes)) {
+        heap_large_give(heap, offset, bytes);
+        heap_move_end(heap, false);
+    }
 }

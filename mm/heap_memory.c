@@ -97,12 +97,12 @@ static bool grow(struct kheap *heap, uint64_t bytes)
 
 /* ---- memory on its way ---- */
 
-static void begin_move(struct kheap *heap)
+void heap_move_begin(struct kheap *heap)
 {
     __atomic_fetch_add(&heap->moving, 1, __ATOMIC_ACQ_REL);
 }
 
-static void end_move(struct kheap *heap, bool arrived)
+void heap_move_end(struct kheap *heap, bool arrived)
 {
     if (arrived)
         __atomic_fetch_add(&heap->moves, 1, __ATOMIC_ACQ_REL);
@@ -111,10 +111,10 @@ static void end_move(struct kheap *heap, bool arrived)
 
 bool heap_supply(struct kheap *heap, enum heap_need need, uint64_t bytes)
 {
-    begin_move(heap);
+    heap_move_begin(heap);
     bool done = need == HEAP_NEEDS_PAGES ? grow(heap, bytes)
                                          : heap_state_supply(heap, need == HEAP_NEEDS_BIG_STATE);
-    end_move(heap, done);
+    heap_move_end(heap, done);
     return done;
 }
 
@@ -126,6 +126,8 @@ bool heap_may_find_more(struct kheap *heap, uint64_t moves, unsigned tries)
 
     if (tries >= HEAP_TRIES_MAX)
         return false;
+    if (may_wait && __atomic_load_n(&heap->shrink_due, __ATOMIC_RELAXED))
+        heap_shrink(heap, 0);
     return (may_wait && __atomic_load_n(&heap->moving, __ATOMIC_ACQUIRE) != 0) ||
            __atomic_load_n(&heap->moves, __ATOMIC_ACQUIRE) != moves;
 }
@@ -173,7 +175,7 @@ static bool take_spare_run(struct kheap *heap, unsigned keep, uint64_t *offset, 
     struct heap_chunk *chunk = heap->spare_chunks > keep ? find_spare_locked(heap) : NULL;
 
     if (chunk != NULL) {
-        begin_move(heap);
+        heap_move_begin(heap);
         take_spare_run_locked(heap, chunk, offset, bytes);
     }
     mm_port_unlock(&heap->lock, saved);
@@ -193,11 +195,13 @@ void heap_shrink(struct kheap *heap, unsigned keep)
             __atomic_store_n(&heap->shrink_due, true, __ATOMIC_RELAXED);
         return;
     }
-    if (keep == 0)
+    if (keep == 0) {
         __atomic_store_n(&heap->shrink_due, false, __ATOMIC_RELAXED);
+        heap_large_give_late(heap);
+    }
     while (take_spare_run(heap, keep, &offset, &bytes)) {
         heap_source_decommit(heap, offset, bytes);
         heap_window_unreserve(heap, mm_round_down(offset, HEAP_CHUNK_BYTES), HEAP_CHUNK_BYTES);
-        end_move(heap, true);
+        heap_move_end(heap, true);
     }
 }

@@ -73,4 +73,11 @@ void heap_source_decommit(struct kheap *heap, uint64_t offset, uint64_t bytes);
 bool heap_source_is_zero(struct kheap *heap, uint64_t offset, uint64_t bytes);
 void heap_frames_count(struct kheap *heap, int64_t frames);
 
+/* ---- heap_memory.c ---- */
+
+/* Around a change that has memory neither in the pmm nor in the heap for a while. `arrived`: there is more
+ * to be found now than at the beginning. With or without the lock. */
+void heap_move_begin(struct kheap *heap);
+void heap_move_end(struct kheap *heap, bool arrived);
+
 #endif

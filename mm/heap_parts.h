@@ -180,7 +180,10 @@ struct kheap {
     uint64_t run_blocks, run_bytes;
     uint64_t search_from; /* where the window is searched for free addresses: chunk number */
     unsigned spare_chunks;
-    bool shrink_due; /* atomic: an interrupt handler was to give all of them back */
+    bool
+        shrink_due; /* atomic: an interrupt handler was to give all of them back, or blocks of `late` */
+    struct heap_link
+        late;        /* spans of large blocks that handlers have freed: their memory is to go */
     unsigned moving; /* atomic: how many move memory between the pmm and the heap just now */
     uint64_t moves;  /* atomic: how often memory arrived */
     struct heap_link chunks[HEAP_CHUNK_LISTS];
@@ -301,9 +304,15 @@ void heap_shrink(struct kheap *heap, unsigned keep);
 /* ---- heap_large.c ---- */
 
 /* Large blocks: pages of their own. Without the lock. */
+/* *moves: heap->moves as the caller has read it; a failure that counted as a move is added. */
 MM_MUST_USE bool heap_large_take(struct kheap *heap, uint64_t bytes, uint64_t align_bytes,
-                                 uint64_t *offset, bool *zeroed);
+                                 uint64_t *offset, bool *zeroed, uint64_t *moves);
 void heap_large_give(struct kheap *heap, uint64_t offset, uint64_t bytes);
+/* The block of the span, of such pages, was freed in an interrupt handler, which cannot give them back: the
+ * next heap_shrink() that may does. */
+void heap_large_put_off_locked(struct kheap *heap, struct heap_span *span);
+/* Gives back what was put off; in a thread of control. */
+void heap_large_give_late(struct kheap *heap);
 
 /* ---- heap_span.c ---- */
 
@@ -371,7 +380,8 @@ void heap_caches_drain_locked(struct kheap *heap, unsigned slot, unsigned own_sl
                               struct heap_doubles *doubles);
 /* The same, and wholly free memory goes back to where it came from. */
 void heap_caches_drain(struct kheap *heap, unsigned slot, unsigned own_slot);
-void heap_caches_switch(struct kheap *heap, bool off);
+/* Switches all caches off or on. */
+void heap_caches_switch_locked(struct kheap *heap, bool off, struct heap_doubles *doubles);
 /* Blocks that lie in magazines or wait in lists of remote frees, and their bytes. */
 void heap_cached_locked(const struct kheap *heap, uint64_t *blocks, uint64_t *bytes);
 
@@ -403,7 +413,7 @@ const char *heap_guard_check(const struct heap_span *span, unsigned index, vaddr
 /* ---- heap_fault.c ---- */
 
 MM_MUST_USE bool heap_fault_is_due(struct kheap *heap, size_t bytes, vaddr_t site);
-void heap_faults_set(struct kheap *heap, const struct kheap_faults *faults);
+void heap_faults_set_locked(struct kheap *heap, const struct kheap_faults *faults);
 uint64_t heap_random(uint64_t *state);
 
 /* ---- kheap.c, for heap_guard.c ---- */

@@ -359,6 +359,8 @@ static bool check_all_locked(const struct kheap *heap, struct fault *fault)
     for (unsigned i = 0; i < KHEAP_CLASSES; i++)
         if (tally.out[i] != heap->out[i])
             return fail(fault, "the count of a class's blocks differs", heap->first);
+    for (const struct heap_link *link = heap->late.next; link != &heap->late; link = link->next)
+        tally.runs--; /* free, but for its pages */
     if (tally.runs != heap->run_blocks)
         return fail(fault, "the count of large blocks differs", heap->first);
     return true;

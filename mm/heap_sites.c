@@ -115,7 +115,7 @@ uint64_t kheap_report_since(struct kheap *heap, uint64_t mark)
 {
     struct sites sites = { .count = 0 };
 
-    if (heap->guards == 0)
+    if (__atomic_load_n(&heap->guards, __ATOMIC_RELAXED) == 0)
         mm_info("leaks: call sites are not recorded (mm.harden=full or mm.leaks=on)");
     collect(heap, &sites, mark);
     while (sites.count > 0)

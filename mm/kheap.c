@@ -132,12 +132,12 @@ static struct heap_span *run_in_chunks(struct kheap *heap, uint64_t bytes, uint6
 
 /* Pages of their own. */
 static struct heap_span *take_large(struct kheap *heap, uint64_t bytes, uint64_t align_bytes,
-                                    bool *zeroed)
+                                    bool *zeroed, uint64_t *moves)
 {
     uint64_t offset;
     struct heap_span *span = NULL;
 
-    if (!heap_large_take(heap, bytes, align_bytes, &offset, zeroed))
+    if (!heap_large_take(heap, bytes, align_bytes, &offset, zeroed, moves))
         return NULL;
     while (span == NULL) {
         enum heap_need need = HEAP_HAS_ALL;
@@ -148,6 +148,7 @@ static struct heap_span *take_large(struct kheap *heap, uint64_t bytes, uint64_t
         mm_port_unlock(&heap->lock, saved);
         if (span == NULL && !heap_supply(heap, need, bytes)) {
             heap_large_give(heap, offset, bytes);
+            ++*moves;
             return NULL;
         }
     }
@@ -155,24 +156,25 @@ static struct heap_span *take_large(struct kheap *heap, uint64_t bytes, uint64_t
     return span;
 }
 
-/* What the caches and the spare chunks hold goes to the pmm, where another CPU may be faster: tried
- * again as long as something came, some times. */
+/* What the caches and the spare chunks hold goes to the pmm, where another CPU may be faster: tried again
+ * as long as something came, some times, and as long as something is on its way. */
 static struct heap_span *run_of_its_own(struct kheap *heap, uint64_t bytes, uint64_t align_bytes,
                                         bool *zeroed)
 {
     uint64_t all = mm_is_aligned(heap->front.base, align_bytes) ? bytes : bytes + align_bytes;
-    struct heap_span *span = NULL;
     uint64_t moves;
     unsigned tries = 0;
 
     do {
         moves = __atomic_load_n(&heap->moves, __ATOMIC_ACQUIRE);
-        span = take_large(heap, all, align_bytes, zeroed);
-        if (span == NULL)
-            heap_caches_drain(heap, KHEAP_ALL_SLOTS, mm_port_cpu_slot());
-        tries += HEAP_TRIES_MAX / HEAP_TRIES_LARGE;
-    } while (span == NULL && heap_may_find_more(heap, moves, tries));
-    return span;
+        struct heap_span *span = take_large(heap, all, align_bytes, zeroed, &moves);
+        if (span != NULL)
+            return span;
+        heap_caches_drain(heap, KHEAP_ALL_SLOTS, mm_port_cpu_slot());
+        bool came = __atomic_load_n(&heap->moves, __ATOMIC_ACQUIRE) != moves;
+        tries += came ? HEAP_TRIES_MAX / HEAP_TRIES_LARGE : 1;
+    } while (heap_may_find_more(heap, moves, tries));
+    return NULL;
 }
 
 struct heap_span *heap_run_alloc(struct kheap *heap, size_t bytes, size_t align_bytes,
@@ -361,7 +363,7 @@ static bool run_is_right_locked(const struct kheap *heap, struct heap_span *span
 bool heap_run_free(struct kheap *heap, struct heap_span *span, vaddr_t base, bool claimed)
 {
     uint64_t offset = 0, bytes = 0;
-    bool own_chunks = false;
+    bool own_chunks = false, put_off = false;
     uint64_t saved = mm_port_lock(&heap->lock);
     bool right = run_is_right_locked(heap, span, base, claimed);
 
@@ -373,10 +375,14 @@ bool heap_run_free(struct kheap *heap, struct heap_span *span, vaddr_t base, boo
         mm_port_memory_freed((void *)base, room);
         heap->run_blocks--;
         heap->run_bytes -= room;
-        heap_span_end_locked(heap, span);
+        put_off = own_chunks && !heap_slot_is_thread(mm_port_cpu_slot());
+        if (put_off)
+            heap_large_put_off_locked(heap, span);
+        else
+            heap_span_end_locked(heap, span);
     }
     mm_port_unlock(&heap->lock, saved);
-    if (right && own_chunks)
+    if (right && own_chunks && !put_off)
         heap_large_give(heap, offset, bytes);
     return right;
 }
@@ -640,49 +646,73 @@ void kheap_drain(struct kheap *heap, unsigned slot)
 }
 
 /* The caches are on when nothing has to see each call. */
-static void update_switch(struct kheap *heap)
+static void update_switch_locked(struct kheap *heap, struct heap_doubles *doubles)
 {
-    bool off = heap->guards != 0 || heap->faults.on || mm_log_level >= MM_LOG_DEBUG;
+    bool off = heap->guards != 0 || heap->faults.on ||
+               __atomic_load_n(&mm_log_level, __ATOMIC_RELAXED) >= MM_LOG_DEBUG;
 
     if (off != heap->off)
-        heap_caches_switch(heap, off);
+        heap_caches_switch_locked(heap, off, doubles);
+}
+
+/* What the switch depends on changes with it, under one lock: two changes at once are both made. */
+static uint64_t begin_change(struct kheap *heap, struct heap_doubles *doubles)
+{
+    doubles->count = 0;
+    return mm_port_lock(&heap->lock);
+}
+
+static void end_change(struct kheap *heap, struct heap_doubles *doubles, uint64_t saved)
+{
+    update_switch_locked(heap, doubles);
+    mm_port_unlock(&heap->lock, saved);
+    heap_doubles_report(heap, doubles);
+}
+
+static void set_guard(struct kheap *heap, uint8_t guard, bool on)
+{
+    struct heap_doubles doubles;
+    uint64_t saved = begin_change(heap, &doubles);
+    unsigned others = heap->guards & ~(unsigned)guard;
+
+    __atomic_store_n(&heap->guards, (uint8_t)(on ? others | guard : others), __ATOMIC_RELAXED);
+    end_change(heap, &doubles, saved);
 }
 
 void kheap_log_level_changed(struct kheap *heap)
 {
-    update_switch(heap);
+    struct heap_doubles doubles;
+    uint64_t saved = begin_change(heap, &doubles);
+
+    end_change(heap, &doubles, saved);
 }
 
 void kheap_set_level(struct kheap *heap, enum kheap_level level)
 {
-    uint8_t sites = heap->guards & HEAP_GUARD_SITES;
-
-    __atomic_store_n(&heap->guards,
-                     (uint8_t)(level == KHEAP_FULL ? HEAP_GUARD_FULL | sites : sites),
-                     __ATOMIC_RELAXED);
-    update_switch(heap);
+    set_guard(heap, HEAP_GUARD_FULL, level == KHEAP_FULL);
     if (level != KHEAP_FULL)
         heap_guard_flush(heap);
 }
 
 enum kheap_level kheap_level(const struct kheap *heap)
 {
-    return (heap->guards & HEAP_GUARD_FULL) != 0 ? KHEAP_FULL : KHEAP_DEFAULT;
+    uint8_t guards = __atomic_load_n(&heap->guards, __ATOMIC_RELAXED);
+
+    return (guards & HEAP_GUARD_FULL) != 0 ? KHEAP_FULL : KHEAP_DEFAULT;
 }
 
 void kheap_record_sites(struct kheap *heap, bool on)
 {
-    uint8_t full = heap->guards & HEAP_GUARD_FULL;
-
-    __atomic_store_n(&heap->guards, (uint8_t)(on ? full | HEAP_GUARD_SITES : full),
-                     __ATOMIC_RELAXED);
-    update_switch(heap);
+    set_guard(heap, HEAP_GUARD_SITES, on);
 }
 
 void kheap_inject(struct kheap *heap, const struct kheap_faults *faults)
 {
-    heap_faults_set(heap, faults);
-    update_switch(heap);
+    struct heap_doubles doubles;
+    uint64_t saved = begin_change(heap, &doubles);
+
+    heap_faults_set_locked(heap, faults);
+    end_change(heap, &doubles, saved);
 }
 
 uint64_t kheap_lock_all(struct kheap *heap)

@@ -16,7 +16,8 @@ HOST_SHARED_SRCS := $(filter-out $(HOST_TEST_SRCS),$(sort $(wildcard tests/host/
 HOST_TESTS       := $(HOST_TEST_SRCS:tests/host/%.c=%)
 HOST_WX_TESTS    := test_write_execute
 HOST_TSAN_TESTS  := test_threads test_paging_threads test_hosted test_hosted_mmu test_smp test_interrupts test_kvm_threads \
-                    $(filter test_kheap%,$(HOST_TESTS)) test_stress_pmm test_misuse_pmm test_stress_heap test_misuse_heap
+                    $(filter test_kheap%,$(HOST_TESTS)) test_stress_pmm test_misuse_pmm test_stress_heap test_misuse_heap test_heap_races \
+                    test_heap_late test_heap_switches
 
 HOST_CXX    ?= $(if $(findstring clang,$(CC)),clang++,g++)
 HOST_CFLAGS := -std=gnu11 -g $(WARN) -Imm/include -I. -DMM_DEBUG=$(DEBUG)
@@ -60,6 +61,12 @@ HOST_LINK_test_threads := -Wl,--wrap=mm_port_cpu_barrier -Wl,--wrap=mm_port_lock
 
 # Another CPU comes in when a free has looked its block up.
 HOST_LINK_test_heap_races := -Wl,--wrap=heap_span_at -Wl,--wrap=heap_block_index
+
+# Another CPU asks for memory that is just being given back.
+HOST_LINK_test_heap_late := -Wl,--wrap=pmm_free_contiguous -Wl,--wrap=heap_may_find_more
+
+# Another change comes in where a switch of the heap is about to take the lock.
+HOST_LINK_test_heap_switches := -Wl,--wrap=mm_port_lock
 
 HOST_WX_PROGRAMS := $(HOST_WX_TESTS:%=$(BUILD)/host/wx/%)
 

@@ -108,6 +108,9 @@ def link_program(build, program, mutants, folder):
         objects.append(mutants.get(name) or os.path.join(plain, name + ".o"))
     out = os.path.join(folder, program)
     options = {"test_init": ["-Wl,--wrap=kheap_create"],
+               "test_heap_late": ["-Wl,--wrap=pmm_free_contiguous",
+                                  "-Wl,--wrap=heap_may_find_more"],
+               "test_heap_switches": ["-Wl,--wrap=mm_port_lock"],
                "test_heap_races": ["-Wl,--wrap=heap_span_at",
                                    "-Wl,--wrap=heap_block_index"],
                "test_threads": ["-Wl,--wrap=mm_port_cpu_barrier",

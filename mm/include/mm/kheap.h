@@ -13,7 +13,9 @@
  * Context, where nothing else is said: any CPU, also interrupt handlers; from an NMI or machine check
  * handler it is a bug of the caller. In a heap with a window some blocks have pages that are mapped
  * for them alone: above 1 MiB, and at the full level what a thread takes of more than 60 KiB or
- * aligned to more than a page. Handlers take no block above 1 MiB, and give none of these back.
+ * aligned to more than a page. Handlers take no block above 1 MiB. What they give back of these blocks is
+ * free at once, but its memory goes to the pmm only with the next call of a thread of control that a
+ * cache does not serve, or with kheap_drain().
  *
  * Locking, where nothing else is said: the lock of the heap; the pmm is called, and memory mapped
  * and unmapped, without it. In a thread of control any call that takes or gives back a block may
@@ -94,8 +96,9 @@ MM_MUST_USE mm_status_t kheap_create(const struct kheap_config *config, struct k
  *               state, and the pmm had none. Up to 1 MiB nobody can come in between: what the caches
  *               held is used before another CPU can take it. Memory on its way between heap and pmm
  *               is waited for by threads of control, for a bounded time; interrupt handlers do not
- *               wait. Above 1 MiB the caches are emptied and the pmm asked up to eight times, as long
- *               as that brings memory; at the full level the quarantine, too.
+ *               wait. Above 1 MiB the caches are emptied and the pmm asked again up to eight times as
+ *               long as memory came meanwhile (another CPU may be faster to take it), and as long as
+ *               some is on its way, for a bounded time; at the full level the quarantine, too.
  *   Content:    zeroes, up to kheap_size() of it. */
 void *kheap_alloc(struct kheap *heap, size_t bytes);
 
@@ -137,7 +140,7 @@ MM_MUST_USE mm_status_t kheap_to_phys(struct kheap *heap, const void *address, s
  *   Context:    thread of control, no lock held. In an interrupt handler (the low-water callback of
  *               mm_init() comes there, too) caches and quarantine are emptied, but wholly free
  *               chunks stay with the heap until a thread of control makes the next call of the heap
- *               that a cache does not serve. Blocks with pages of their own leave the quarantine for the pmm even there.
+ *               that a cache does not serve; so do blocks with pages of their own that leave the quarantine.
  *   Cost:       a barrier on every CPU; for memory that goes back, a shootdown each time. */
 #define KHEAP_ALL_SLOTS UINT32_MAX
 void kheap_drain(struct kheap *heap, unsigned slot);
@@ -150,8 +153,9 @@ enum kheap_level {
 };
 
 /* The switches below (level, sites, injection, log level) turn the caches off and on.
- *   Context:    thread of control, one caller of any of them at a time; other CPUs may be in calls
- *               of the heap, and go on by what they have read until they call again.
+ *   Context:    thread of control. Several callers at once: each change is made, one after the other.
+ *               Other CPUs may be in calls of the heap, and go on by what they have read until they
+ *               call again.
  *   Locking:    the lock of the heap.
  *   Cost:       a barrier on every CPU where caches are turned off. */
 
