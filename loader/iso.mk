@@ -35,10 +35,11 @@ iso: $(BUILD)/$(ISO).iso
 
 # CMDLINE and LIMINE_DIR come from the environment or from make's own command line. The third line
 # is for this rule alone: with another boot loader the image is another one.
+# Two runs with the same line may come here at the same time: each has a file of its own.
 $(OBJ)/$(ISO).line: FORCE
 	@mkdir -p $(@D); \
-	  printf '%s\n\n%s\n' "$${CMDLINE-}" "$${LIMINE_DIR:-$$(command -v limine)}" >$@.new; \
-	  if cmp -s $@.new $@; then rm -f $@.new; else mv $@.new $@; fi
+	  printf '%s\n\n%s\n' "$${CMDLINE-}" "$${LIMINE_DIR:-$$(command -v limine)}" >$@.$$$$; \
+	  if cmp -s $@.$$$$ $@; then rm -f $@.$$$$; else mv $@.$$$$ $@; fi
 
 $(BUILD)/$(ISO).iso: $(BUILD)/loader.elf $(BUILD)/kernel.elf loader/mkiso.sh $(OBJ)/$(ISO).line
 	$(call say,ISO,$@)
