@@ -23,7 +23,7 @@
 #define FAULT_WAIT_MS     1000u
 #define FAULT_BUSY_LINES  10u
 #define FAULT_VALUE_MAX   64                  /* characters of an unknown name that are shown */
-#define FAULT_NAMES_MAX   1024                /* a line with all names */
+#define FAULT_NAMES_MAX   1536                /* a line with all names */
 #define FAULT_RESERVED    ((uint64_t)1 << 51) /* beyond MAXPHYADDR, where that is below 52 */
 
 typedef void (*fault_code)(void);
@@ -391,27 +391,57 @@ static void fault_execute_kvm(void)
         fault_execute((volatile uint8_t *)block);
 }
 
-/* A block above MAX_BLOCK_SIZE has pages of its own between two that are not mapped. */
-static void fault_large_block(bool above)
+/* A block above MAX_BLOCK_SIZE has pages of its own between some that are not mapped; at the full level
+ * the first of these above may lie behind a red zone. Returns its address, or 0. */
+static vaddr_t fault_make_large_block(vaddr_t *guard)
 {
     uint64_t bytes = 3 * MAX_BLOCK_SIZE;
-    uint8_t *block = kmalloc(bytes);
+    vaddr_t block = (vaddr_t)kmalloc(bytes);
 
-    if (block == NULL)
-        return;
-    fault_write((vaddr_t)block);
-    fault_write((vaddr_t)block + bytes - 1);
-    fault_read(above ? (vaddr_t)block + bytes : (vaddr_t)block - 1);
+    if (block == 0)
+        return 0;
+    fault_write(block);
+    fault_write(block + bytes - 1);
+    *guard = block + bytes;
+    while (kvm_place_of(&mm_kernel()->kvm, *guard) == KVM_HEAP)
+        *guard = mm_round_down(*guard, PAGE_SIZE) + PAGE_SIZE;
+    return block;
 }
 
 static void fault_large_block_below(void)
 {
-    fault_large_block(false);
+    vaddr_t guard, block = fault_make_large_block(&guard);
+
+    while (block != 0 && kvm_place_of(&mm_kernel()->kvm, block) == KVM_HEAP)
+        block = mm_round_down(block, PAGE_SIZE) - 1;
+    if (block != 0)
+        fault_read(block);
 }
 
 static void fault_large_block_above(void)
 {
-    fault_large_block(true);
+    vaddr_t guard;
+
+    if (fault_make_large_block(&guard) != 0)
+        fault_read(guard);
+}
+
+static void fault_large_block_past_end(void)
+{
+    vaddr_t guard;
+
+    if (fault_make_large_block(&guard) != 0)
+        *fault_hide(guard + 17) = 1;
+}
+
+static void fault_large_block_freed(void)
+{
+    vaddr_t guard, block = fault_make_large_block(&guard);
+
+    kfree((void *)block);
+    kheap_drain(mm_kernel()->heap, KHEAP_ALL_SLOTS);
+    if (block != 0)
+        fault_read(block + 100);
 }
 
 static void fault_double_free(void)
@@ -616,6 +646,8 @@ static const struct {
     { "execute-kvm", fault_execute_kvm },
     { "large-block-below", fault_large_block_below },
     { "large-block-above", fault_large_block_above },
+    { "large-block-past-end", fault_large_block_past_end },
+    { "large-block-freed", fault_large_block_freed },
     { "double-free", fault_double_free },
     { "divide", fault_divide },
     { "ud", fault_invalid_opcode },

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Owns the count of failures, which makes sure that a failing report does not fail for ever.
  *
- *   first failure: the full report | second: one line | third: nothing, the end
+ *   first failure: the full report | second: one line, and what is kept | third: nothing, the end
  *
  * Invariants: from the first failure on the console takes no lock and interrupts are off; frame
  * pointers are followed only upwards and only on known stacks. */
@@ -18,6 +18,12 @@
 #define PANIC_CALLERS_MAX 8192 /* more than a stack can hold */
 
 static unsigned panic_count;
+static const char *panic_kept; /* see panic_keep() */
+
+void panic_keep(const char *line)
+{
+    panic_kept = line;
+}
 
 void panic_begin(const char *what, vaddr_t where)
 {
@@ -32,6 +38,8 @@ void panic_begin(const char *what, vaddr_t where)
     screen_take_over(cpu_read_cr2());
     if (before == 0)
         return;
+    if (before == 1 && panic_kept != NULL)
+        console_print("PANIC: %s", panic_kept);
     if (before == 1)
         console_print("PANIC: %s at 0x%llx%s%s while another failure was being reported", what,
                       (unsigned long long)where, named ? " in " : "", named ? symbol.name : "");

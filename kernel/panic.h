@@ -10,6 +10,10 @@
  * line ends at once. */
 void panic_begin(const char *what, vaddr_t where);
 
+/* What a failure says first if it comes while the report has not said it yet; NULL: nothing (more). The line
+ * stays the caller's. */
+void panic_keep(const char *line);
+
 /* Prints who called whom, from the innermost on, along the frame pointers, with function names; says
  * so if the chain ends elsewhere than at its bottom: at a frame pointer that does not lie on a known
  * stack, or beside a return address that does not lie in the kernel's code. `return_address` is

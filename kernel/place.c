@@ -144,6 +144,17 @@ void place_describe(vaddr_t address, char *text)
         mm_explain(mm_kernel(), address, text, PLACE_TEXT_MAX);
 }
 
+void place_describe_fault(vaddr_t address, uint64_t error, char *text)
+{
+    char what[PLACE_TEXT_MAX];
+
+    if (place_describe_image(address, what) || place_describe_alias(address, what))
+        (void)mm_format(text, PLACE_FAULT_MAX, "%s 0x%llx: %s", mm_explain_access(error),
+                        (unsigned long long)address, what);
+    else
+        mm_explain_fault(mm_kernel(), address, error, text, PLACE_FAULT_MAX);
+}
+
 void place_describe_return(vaddr_t address, char *text)
 {
     struct boot_symbol symbol;

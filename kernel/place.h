@@ -5,7 +5,8 @@
 
 #include <mm/types.h>
 
-#define PLACE_TEXT_MAX 192
+#define PLACE_TEXT_MAX  192
+#define PLACE_FAULT_MAX (PLACE_TEXT_MAX + 48)
 
 /* Where the kernel image lies in physical memory, so that it is known in the HHDM too. */
 void place_set_image(paddr_t image);
@@ -15,6 +16,10 @@ void place_set_image(paddr_t image);
  * no page table, takes no lock and touches nothing at the address.
  *   Context:  any. */
 void place_describe(vaddr_t address, char *text);
+
+/* Writes what was tried where into text[PLACE_FAULT_MAX]: "write to 0x18: null + 0x18". `error` is the page
+ * fault's error code. As place_describe(). */
+void place_describe_fault(vaddr_t address, uint64_t error, char *text);
 
 /* Writes the function that a return address leads back into: "kmain + 0x12". A call that does not
  * return may be the last instruction of its function, so the byte before the address counts. */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* Owns the report of an exception: what, where, whose page, which rights; then the end.
  *
- *   PANIC: #PF page fault (vector 14), error code 0x2: write to a non-present page
- *     address 0x...: null + 0x18
+ *   PANIC: write to 0x18: null + 0x18
+ *     #PF page fault (vector 14), error code 0x2: write to a non-present page
  *     rip 0x...: text of function fault_write + 0x12
  *     rsp 0x...: the boot stack, 312 bytes below its top
  *     on CPU 2 of 4 (where there are several)
@@ -35,6 +35,7 @@
 #include <mm/paging.h>
 
 #define TRAP_TEXT_MAX  160
+#define TRAP_LINE_MAX  (TRAP_TEXT_MAX + 80)
 #define TRAP_RFLAGS_IF ((uint64_t)1 << 9)
 #define TRAP_RFLAGS_AC ((uint64_t)1 << 18)
 #define TRAP_CR4_SMEP  ((uint64_t)1 << 20)
@@ -129,13 +130,11 @@ static const char *trap_find_user_guard(const struct trap_report *report)
     return is_fetch ? "SMEP" : "SMAP";
 }
 
-static void trap_describe_page_fault(const struct trap_report *report, char *text)
+static void trap_describe_page_fault(const struct trap_report *report, const char *guard,
+                                     char *text)
 {
     uint64_t error = report->frame->error;
-    const char *guard = trap_find_user_guard(report);
-    const char *what = (error & TRAP_PF_FETCH) != 0   ? "instruction fetch from"
-                       : (error & TRAP_PF_WRITE) != 0 ? "write to"
-                                                      : "read of";
+    const char *what = mm_explain_access(error);
     const char *state = (error & TRAP_PF_RESERVED) != 0  ? "page with a reserved bit set"
                         : (error & TRAP_PF_PRESENT) != 0 ? "present page"
                                                          : "non-present page";
@@ -161,32 +160,74 @@ static void trap_describe_selector(uint64_t error, char *text)
                         (error & 1) != 0 ? ", external event" : "");
 }
 
-static void trap_describe_error(const struct trap_report *report, char *text)
+static void trap_describe_error(const struct trap_report *report, const char *guard, char *text)
 {
     uint64_t vector = report->frame->vector;
 
     text[0] = '\0';
     if (vector == TRAP_PAGE_FAULT)
-        trap_describe_page_fault(report, text);
+        trap_describe_page_fault(report, guard, text);
     else if (vector >= TRAP_INVALID_TSS && vector <= TRAP_GENERAL_PROTECTION)
         trap_describe_selector(report->frame->error, text);
     else if (vector == TRAP_DOUBLE_FAULT && trap_is_stack_overflow(report))
         (void)mm_format(text, TRAP_TEXT_MAX, "stack overflow");
 }
 
-/* ---- The report ---- */
-
-static void trap_print_head(const struct trap_report *report)
+/* "#PF page fault (vector 14), error code 0x2: write to a non-present page" */
+static void trap_describe_exception(const struct trap_report *report, const char *guard,
+                                    char line[TRAP_LINE_MAX])
 {
     const struct trap_frame *frame = report->frame;
     char text[TRAP_TEXT_MAX], error[40] = "no error code";
 
-    trap_describe_error(report, text);
+    trap_describe_error(report, guard, text);
     if (trap_has_error_code(frame))
         (void)mm_format(error, sizeof(error), "error code 0x%llx",
                         (unsigned long long)frame->error);
-    console_print("PANIC: %s (vector %llu), %s%s%s", trap_name(frame->vector),
-                  (unsigned long long)frame->vector, error, text[0] != '\0' ? ": " : "", text);
+    (void)mm_format(line, TRAP_LINE_MAX, "%s (vector %llu), %s%s%s", trap_name(frame->vector),
+                    (unsigned long long)frame->vector, error, text[0] != '\0' ? ": " : "", text);
+}
+
+/* ---- The report ---- */
+
+/* True if it is known which access failed: CR2 is that of a page fault, or of the one that found no
+ * stack to be delivered on. */
+static bool trap_is_access(const struct trap_report *report)
+{
+    return report->frame->vector == TRAP_PAGE_FAULT ||
+           (report->frame->vector == TRAP_DOUBLE_FAULT && place_is_stack_overflow(report->cr2));
+}
+
+static void trap_describe_access(const struct trap_report *report, char text[PLACE_FAULT_MAX])
+{
+    char place[PLACE_TEXT_MAX];
+
+    if (report->frame->vector == TRAP_PAGE_FAULT) {
+        place_describe_fault(report->cr2, report->frame->error, text);
+        return;
+    }
+    place_describe(report->cr2, place);
+    (void)mm_format(text, PLACE_FAULT_MAX, "access to 0x%llx: %s", (unsigned long long)report->cr2,
+                    place);
+}
+
+/* What failed, in one sentence, then what the CPU says. The sentence takes a look at mm's structures, which
+ * may fail in turn: then what the CPU says is not lost. */
+static void trap_print_head(const struct trap_report *report)
+{
+    char line[TRAP_LINE_MAX], access[PLACE_FAULT_MAX];
+
+    trap_describe_exception(report, NULL, line);
+    panic_keep(line);
+    if (trap_is_access(report)) {
+        trap_describe_access(report, access);
+        console_print("PANIC: %s", access);
+        trap_describe_exception(report, trap_find_user_guard(report), line);
+        console_print("  %s", line);
+    } else {
+        console_print("PANIC: %s", line);
+    }
+    panic_keep(NULL);
 }
 
 static void trap_print_address(const char *name, vaddr_t address)
@@ -312,7 +353,7 @@ static _Noreturn void trap_end(const struct trap_frame *frame, vaddr_t cr2)
 
     panic_begin(trap_name(frame->vector), frame->rip);
     trap_print_head(&report);
-    if (trap_has_address(frame))
+    if (trap_has_address(frame) && !trap_is_access(&report))
         trap_print_address("address", report.cr2);
     trap_print_address("rip", frame->rip);
     trap_print_address("rsp", frame->rsp);

@@ -71,8 +71,8 @@ static bool explain_heap(const struct mm *mm, vaddr_t address, struct explain_te
     return true;
 }
 
-/* Where the committed memory below the address ends, looked for in so many steps; 0: none found. */
-#define HEAP_END_STEPS 512u
+/* Where the committed memory below the address ends, if that is less than 2 MiB away; else 0. */
+#define HEAP_END_STEPS (LARGE_PAGE_SIZE / KVM_HEAP_STEP_BYTES)
 
 static vaddr_t find_heap_end(const struct mm *mm, vaddr_t address)
 {
@@ -87,11 +87,34 @@ static vaddr_t find_heap_end(const struct mm *mm, vaddr_t address)
     return 0;
 }
 
+/* The large block (heap_large.c) whose unmapped surroundings hold the address: 2 MiB below it, and what is
+ * left of its last 2 MiB, at least a page. `end` is where memory below the address ends, or 0. */
+static bool find_large_block(const struct mm *mm, vaddr_t address, vaddr_t end,
+                             struct kheap_peek *out)
+{
+    vaddr_t above = mm_round_down(address, LARGE_PAGE_SIZE) + LARGE_PAGE_SIZE;
+    struct paging_level leaf;
+
+    if (mm->heap == NULL)
+        return false;
+    if (explain_leaf(mm, above, &leaf) && kheap_peek(mm->heap, above, out) &&
+        (out->what == KHEAP_USED || out->what == KHEAP_GUARD) && out->bytes > MAX_BLOCK_SIZE)
+        return true;
+    if (end == 0 || address >= mm_round_up(end + PAGE_SIZE, LARGE_PAGE_SIZE))
+        return false;
+    for (vaddr_t at = end - PAGE_SIZE; end - at <= KVM_HEAP_STEP_BYTES; at -= PAGE_SIZE)
+        if (kheap_peek(mm->heap, at, out))
+            return (out->what == KHEAP_USED || out->what == KHEAP_GUARD) &&
+                   out->bytes > MAX_BLOCK_SIZE;
+    return false;
+}
+
 static bool explain_heap_window(const struct mm *mm, vaddr_t address, struct explain_text text)
 {
     const struct kvm *kvm = &mm->kvm;
     vaddr_t base = kvm_heap_window(kvm).base;
     struct paging_level leaf;
+    struct kheap_peek block;
 
     if (!explain_is_in(address, kvm->heap.base, kvm->heap.end))
         return false;
@@ -103,6 +126,8 @@ static bool explain_heap_window(const struct mm *mm, vaddr_t address, struct exp
                   base - address, explain_plural(base - address));
     else if (explain_leaf(mm, address, &leaf))
         mm_format(text.buffer, text.capacity, "heap, byte %lu", address - base);
+    else if (find_large_block(mm, address, end, &block))
+        explain_beside(&block, address, "", text);
     else if (end != 0)
         mm_format(text.buffer, text.capacity, "heap guard, %lu byte%s above the heap",
                   address - end, explain_plural(address - end));
@@ -312,14 +337,18 @@ void mm_explain(const struct mm *mm, vaddr_t address, char *buffer, size_t capac
 #define ERROR_WRITE ((uint64_t)1 << 1)
 #define ERROR_FETCH ((uint64_t)1 << 4)
 
+const char *mm_explain_access(uint64_t error)
+{
+    return (error & ERROR_FETCH) != 0   ? "instruction fetch from"
+           : (error & ERROR_WRITE) != 0 ? "write to"
+                                        : "read of";
+}
+
 void mm_explain_fault(const struct mm *mm, vaddr_t address, uint64_t error, char *buffer,
                       size_t capacity)
 {
-    const char *tried = (error & ERROR_FETCH) != 0   ? "instruction fetch from"
-                        : (error & ERROR_WRITE) != 0 ? "write to"
-                                                     : "read of";
     char what[MM_LOG_LINE_MAX];
 
     mm_explain(mm, address, what, sizeof(what));
-    mm_format(buffer, capacity, "%s 0x%lx: %s", tried, address, what);
+    mm_format(buffer, capacity, "%s 0x%lx: %s", mm_explain_access(error), address, what);
 }

@@ -2,8 +2,8 @@
 """Deliberate machine faults: each must trap, with a report that says what, where and why.
 
 mello.fault=NAME does one forbidden thing after the self-tests (kernel/fault_test.c). The boot must
-end with status 3 and a report whose first line names the exception. What the report says is compared
-with what the kernel file says: function names and offsets with its symbols, the page table entries
+end with status 3 and a report whose first line says what was tried where, or names the exception, which
+else is the second line. What the report says is compared with what the kernel file says: function names and offsets with its symbols, the page table entries
 with each other and with the error code. Both CPU models where protection depends on the CPU.
 """
 
@@ -14,18 +14,21 @@ from log import READY_KEYS, Log
 from machine import expect
 from suite import add
 
-PF = r"^PANIC: #PF page fault \(vector 14\)"
+PF = r"^  #PF page fault \(vector 14\)"
 WRITE = PF + r", error code 0x3: write to a present page \(protection violation\)$"
 FETCH = PF + r", error code 0x11: instruction fetch from a present page \(protection violation\)$"
 ABSENT = PF + r", error code 0x{}: {} a non-present page$"
 READ_ABSENT = ABSENT.format(0, "read of")
-OVERFLOW = r"^PANIC: #DF double fault \(vector 8\), error code 0x0: stack overflow$"
+OVERFLOW = r"^  #DF double fault \(vector 8\), error code 0x0: stack overflow$"
 HEAD = r"^PANIC: {}$"
 NO_CODE = r"{} \(vector {}\), no error code"
 
 
+ACCESS = "(?:read of|write to|instruction fetch from|access to)"
+
+
 def at(what):
-    return rf"^  address 0x[0-9a-f]{{16}}: {what}$"
+    return rf"^PANIC: {ACCESS} 0x[0-9a-f]+: {what}$"
 
 
 def rip(function):
@@ -55,6 +58,7 @@ USER_FAULTS = {name: PF + rf", error code {code}: {what} a user page in kernel m
                for name, code, what, guard in (("read-user", "0x1", "read of", "SMAP"),
                                                ("write-user", "0x3", "write to", "SMAP"),
                                                ("execute-user", "0x11", "instruction fetch from", "SMEP"))}
+LARGE_BLOCK = "the 3145728-byte heap block 0x[0-9a-f]+"
 BELOW_BOOT_STACK = r"guard page below the boot stack \(stack overflow\)"
 FAULTS = {
     "write-text": ([WRITE, at(r"text of function _start \+ 0x0"), rip("fault_write(_text)?")], RX, BOTH),
@@ -106,8 +110,11 @@ FAULTS = {
     "kvm-use-after-free": ([READ_ABSENT, at(r"window of blocks \+ 0x[0-9a-f]+, where no block is")], NONE, ONE),
     "execute-kvm": ([FETCH, at(r"block 0x[0-9a-f]+ of 4096 bytes, byte 0"),
                      r"^  frame 0x[0-9a-f]+: usable, used$"], RW, ONE),
-    "large-block-below": ([READ_ABSENT, at(r"heap guard, [1-9]\d* bytes above the heap")], NONE, BOTH),
-    "large-block-above": ([READ_ABSENT, at(r"heap guard, 0 bytes above the heap")], NONE, ONE),
+    "large-block-below": ([READ_ABSENT, at("1 byte below " + LARGE_BLOCK)], NONE, BOTH),
+    "large-block-above": ([READ_ABSENT, at("0 bytes past the end of " + LARGE_BLOCK)], NONE, ONE),
+    "large-block-past-end": ([ABSENT.format(2, "write to"), at("17 bytes past the end of " + LARGE_BLOCK)], NONE,
+                             ONE),
+    "large-block-freed": ([READ_ABSENT, at(r"window of the heap \+ 0x[0-9a-f]+, where no memory is")], NONE, ONE),
     "divide": ([HEAD.format(NO_CODE.format("#DE divide error", 0)), rip("fault_divide")], None, ONE),
     "ud": ([HEAD.format(NO_CODE.format("#UD invalid opcode", 6)), rip("fault_invalid_opcode")], None,
            ONE),
@@ -160,7 +167,7 @@ class Symbols:
 def check_names(view, report):
     """Every name + offset of the report is that of its address, by the kernel file's symbols."""
     symbols = Symbols(view.tree.build / "kernel.elf")
-    named = re.findall(r"^  (?:address|rip|rsp|called from) 0x([0-9a-f]{16}): (?:text of function |"
+    named = re.findall(rf"^(?:PANIC: {ACCESS}|  (?:rip|rsp|called from)) 0x([0-9a-f]+): (?:text of function |"
                        r"rodata of |data of )?([A-Za-z_][\w.]*) \+ 0x([0-9a-f]+)(?:, \d+ times)?$",
                        report, re.M)
     for address, name, offset in named:
@@ -173,7 +180,7 @@ def check_walk(report, end):
     """One entry per level down to where the walk ends: indexes of the address, tables that follow
     from each other, rights that follow from the entries."""
     address = int(re.search(r"^  page tables of 0x([0-9a-f]{16})$", report, re.M)[1], 16)
-    expect(f"  address {address:#018x}: " in report, "the walk is of another address")
+    expect(re.match(f"PANIC: {ACCESS} {address:#x}: ", report), "the walk is of another address")
     entries = [match for line in report.splitlines() if (match := ENTRY.fullmatch(line))]
     table = int(re.search(r"cr3 0x([0-9a-f]{16})", report)[1], 16) & ~0xFFF
     levels = list(SHIFTS)[0 if entries[0][1] == "PML5e" else 1:]
@@ -202,6 +209,14 @@ def check_walk_end(report, entries, address, end):
     expect(together == [(f"{frame + address % size:x}", end)], f"together: {together}, not {end}")
 
 
+def check_access(report):
+    """The first line says what was tried, the second is the CPU's word for it."""
+    tried = re.match(f"PANIC: ({ACCESS}) ", report)[1]
+    second = report.splitlines()[1]
+    expect(re.match(f"  #PF .*: {tried} a " if tried != "access to" else "  #DF .*: stack overflow$", second),
+           f"{tried}: {second}")
+
+
 def check_callers(report, names):
     """From the fault down to the first instruction, by name."""
     expect(re.search(caller("kmain"), report, re.M), "kmain is not among the callers")
@@ -227,6 +242,7 @@ def trap(view, name, patterns, end, cpu):
     if end is None:
         expect("page tables" not in report, "it walks page tables without an address")
     else:
+        check_access(report)
         check_walk(report, end)
 
 
@@ -237,6 +253,16 @@ def user_page_is_open(view, name):
     expect(boot.status == 1, f"exit status {boot.status}, not 1")
     log.only(f"FAULT NOT TRAPPED: {name}")
     expect(not log.has("PANIC") and not log.has("SMAP") and not log.has("SMEP"), "it was trapped")
+
+
+def full_level(view, name, pattern):
+    """Large blocks have red zones there, so that a guard page may lie some bytes behind the end."""
+    boot = view.qemu("64M", f"mm.harden=full mello.fault={name}")
+    expect(boot.status == 3, f"exit status {boot.status}, not 3")
+    report = "\n".join(report_of(Log(boot)))
+    expect(re.match(at(pattern), report, re.M), report.splitlines()[0])
+    check_access(report)
+    check_walk(report, NONE)
 
 
 def five_levels(view):
@@ -256,7 +282,7 @@ def other_places(view):
     report = "\n".join(report_of(Log(boot)))
     found = re.search(at(r"HHDM of frame 0x([0-9a-f]+): text of function _start \+ 0x0"), report, re.M)
     expect(found, "the alias of text is not recognised")
-    expect(f"  address {0xffffa12340000000 + int(found[1], 16):#018x}: " in report, found[0])
+    expect(f"PANIC: write to {0xffffa12340000000 + int(found[1], 16):#x}: " in report, found[0])
     check_walk(report, RO)
 
 
@@ -298,7 +324,9 @@ def in_report(view):
     expect(boot.status == 3, f"exit status {boot.status}, not 3")
     lines = [line for line in report_of(Log(boot)) if line]
     second = [number for number, line in enumerate(lines) if line.startswith("PANIC")][1:]
-    expect(second == [len(lines) - 1], f"PANIC lines after the first: {second} of {len(lines)}")
+    expect(second == [1] and len(lines) == 2, f"PANIC lines after the first: {second} of {len(lines)}")
+    expect(re.fullmatch(r"PANIC: #PF page fault \(vector 14\), error code 0x0: read of a non-present page",
+                        lines[0]), lines[0])
     expect(re.fullmatch(r"PANIC: #PF page fault at 0x[0-9a-f]+ in \w+ while another failure was being "
                         r"reported", lines[-1]), lines[-1])
 
@@ -326,6 +354,11 @@ for _name, (_patterns, _end, _cpus) in FAULTS.items():
         add(f"fault/{_name}-{_cpu}", trap, _name, _patterns, _end, _cpu)
 for _name in USER_FAULTS:
     add(f"fault/{_name}-qemu64", user_page_is_open, _name)
+for _name, _pattern in {"large-block-below": r"\d+ bytes? below ",
+                        "large-block-past-end": r"\d+ bytes past the end of "}.items():
+    add(f"fault/{_name}-full", full_level, _name, _pattern + LARGE_BLOCK)
+add("fault/large-block-freed-full", full_level, "large-block-freed",
+    r"window of the heap \+ 0x[0-9a-f]+, where no memory is")
 add("fault/five-levels", five_levels)
 add("fault/other-places", other_places)
 add("fault/double-free", double_free)

@@ -120,9 +120,10 @@ add("reclaim/fill-lost-cpu", filled, 4, "mello.lost=2",
 add("reclaim/fill-low-memory", low_memory)
 add("reclaim/fill-bios", filled_image, "bios")
 add("reclaim/fill-uefi", filled_image, "uefi", slow=True)
-add("reclaim/fault-null", fault, "null", 4, "#PF page fault")
-add("reclaim/fault-busy", fault, "busy", 4, "#PF page fault")
-add("reclaim/fault-stack-overflow", fault, "stack-overflow", 2, "#DF double fault")
+add("reclaim/fault-null", fault, "null", 4, r"^PANIC: read of 0x0: null \+ 0x0$")
+add("reclaim/fault-busy", fault, "busy", 4, r"^PANIC: read of 0x0: null \+ 0x0$")
+add("reclaim/fault-stack-overflow", fault, "stack-overflow", 2,
+    r"^PANIC: access to 0x[0-9a-f]+: guard page below the boot stack \(stack overflow\)$")
 add("reclaim/registers-1", registers, 1, "")
 add("reclaim/registers-4", registers, 4, "")
 add("reclaim/registers-la57", registers, 4, "loader.la57=1")

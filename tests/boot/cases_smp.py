@@ -277,7 +277,8 @@ def panic_busy(view, cpus):
     busy = [line for line in before if line.endswith("is at work")]
     expect(len(busy) >= 10 if cpus > 1 else not busy, f"{len(busy)} lines before it")
     expect(not [line for line in report if "at work" in line], "others print into the report")
-    expect(report[0].endswith("read of a non-present page"), report[0])
+    expect(report[0] == "PANIC: read of 0x0: null + 0x0", report[0])
+    expect(report[1].endswith("read of a non-present page"), report[1])
     expect(any(re.search(r"text of function fault_(on_busy_cpu|null|read)", line)
                for line in report), "the report does not say where")
     expect(report[-1].endswith("not present"), f"the report is cut off: {report[-1]}")

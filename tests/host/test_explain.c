@@ -149,6 +149,9 @@ static void explain_heap_window_counts_from_the_heap(void **state)
     assert_explained(base + MM_MIB(4), "heap, byte 4194304");
     assert_explained(base + MM_MIB(4) + MM_KIB(64) + 70000,
                      "heap guard, 70000 bytes above the heap");
+    vaddr_t end = base + MM_MIB(4) + MM_KIB(64);
+    assert_explained(end + MM_MIB(2) - 1, "heap guard, 2097151 bytes above the heap");
+    assert_explained(end + MM_MIB(2), "window of the heap + 0x610000, where no memory is");
     assert_explained(base + MM_GIB(1), "window of the heap + 0x40000000, where no memory is");
 }
 

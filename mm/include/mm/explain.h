@@ -34,8 +34,11 @@ MM_BEGIN_DECLS
  *   Context:    any, also before and during mm_init(); nothing at the address is touched. */
 void mm_explain(const struct mm *mm, vaddr_t address, char *buffer, size_t capacity);
 
-/* The same behind what was tried: "write to 0x...: ", "read of 0x...: ", "instruction fetch from 0x...: ".
- * `error` is the error code of the page fault (SDM vol. 3, 4.7). */
+/* "write to", "read of" or "instruction fetch from". `error` is the error code of the page fault (SDM vol. 3,
+ * 4.7). */
+const char *mm_explain_access(uint64_t error);
+
+/* The same as mm_explain() behind what was tried: "write to 0x...: 17 bytes past the end of ...". */
 void mm_explain_fault(const struct mm *mm, vaddr_t address, uint64_t error, char *buffer,
                       size_t capacity);
 
