@@ -13,7 +13,7 @@
 
 /* ---- ranges ---- */
 
-struct pmm_range *pmm_range_of(const struct pmm *pmm, paddr_t address)
+size_t pmm_range_from(const struct pmm *pmm, paddr_t address)
 {
     size_t low = 0, high = pmm->range_count;
 
@@ -24,9 +24,16 @@ struct pmm_range *pmm_range_of(const struct pmm *pmm, paddr_t address)
         else
             high = middle;
     }
-    if (low == pmm->range_count || pmm->ranges[low].base > address)
+    return low;
+}
+
+struct pmm_range *pmm_range_of(const struct pmm *pmm, paddr_t address)
+{
+    size_t index = pmm_range_from(pmm, address);
+
+    if (index == pmm->range_count || pmm->ranges[index].base > address)
         return NULL;
-    return &pmm->ranges[low];
+    return &pmm->ranges[index];
 }
 
 static bool range_has_chunk(const struct pmm_range *range, uint64_t chunk)
@@ -42,6 +49,11 @@ struct pmm_range *pmm_range_of_chunk(const struct pmm *pmm, uint64_t chunk)
 
     if (range_has_chunk(last, chunk))
         return last;
+    /* A search goes upwards. */
+    if (last + 1 < pmm->ranges + pmm->range_count && range_has_chunk(last + 1, chunk)) {
+        pmm->core->last_range++;
+        return last + 1;
+    }
     while (low < high) {
         size_t middle = low + (high - low) / 2;
         if ((range_end_id(&pmm->ranges[middle]) - 1) / CHUNK_FRAMES < chunk)

@@ -283,6 +283,10 @@ static inline uint64_t range_mask(const struct pmm_range *range, uint64_t word)
     return bits_mask(word, range_first_id(range), range_end_id(range));
 }
 
+/* The first range that ends behind the address; range_count if none does. Cost: by the logarithm of the
+ * ranges, for these three. */
+size_t pmm_range_from(const struct pmm *pmm, paddr_t address);
+
 /* The range of an address or of a chunk; NULL if the address is not RAM. */
 struct pmm_range *pmm_range_of(const struct pmm *pmm, paddr_t address);
 struct pmm_range *pmm_range_of_chunk(const struct pmm *pmm, uint64_t chunk);

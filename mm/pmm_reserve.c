@@ -239,12 +239,11 @@ mm_status_t pmm_retire_range(struct pmm *pmm, paddr_t base, paddr_t end, uint64_
     uint64_t saved = mm_port_lock(&pmm->lock);
     pmm_arm_low_water_locked(pmm);
     pmm_suspend_locked(pmm, &bugs);
-    for (size_t i = 0; i < pmm->range_count; i++) {
+    for (size_t i = pmm_range_from(pmm, base); i < pmm->range_count && pmm->ranges[i].base < end;
+         i++) {
         struct pmm_range *range = &pmm->ranges[i];
         paddr_t from = range->base > base ? range->base : base;
         paddr_t to = range_end(range) < end ? range_end(range) : end;
-        if (from >= to)
-            continue;
         mm_status_t one =
             retire_locked(pmm, range, id_of(range, from),
                           id_of(range, from) + (to - from) / FRAME_SIZE, &in_use, &bugs);

@@ -4,7 +4,6 @@
 #include "mm/pmm_parts.h"
 #include "pmm_ranges.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 static struct machine machine;
@@ -99,12 +98,150 @@ static void report_has_a_line_for_each_range(void **state)
     log_expect("the largest free block has ");
 }
 
+/* ---- very many ranges ---- */
+
+#define MANY 65536u
+
+/* A map of MANY ranges; range i has sizes[i % count] frames, and a hole as large as itself behind it:
+ *
+ *      1 MiB |##|  |##|  |##|  ...      4 GiB or above |##############| 64 MiB, for the metadata */
+static void set_up_many(const uint64_t *sizes, size_t count, paddr_t last)
+{
+    struct boot_range *rows = test_malloc(MANY * sizeof *rows);
+    struct boot_range **list = test_malloc(MANY * sizeof *list);
+    paddr_t metadata, at = MM_MIB(1);
+
+    for (size_t i = 0; i < MANY; i++) {
+        uint64_t bytes = sizes[i % count] * FRAME_SIZE;
+
+        if (i == MANY - 1) {
+            at = last;
+            bytes = MM_MIB(64);
+        }
+        rows[i] = (struct boot_range){ at, bytes, BOOT_USABLE };
+        list[i] = &rows[i];
+        at += 2 * bytes;
+    }
+    ram_set_up(last + MM_MIB(64));
+    rows_set(&machine.rows, rows, 1);
+    machine.rows.boot.map = list;
+    machine.rows.boot.map_count = MANY;
+    assert_ok(memmap_build(&machine.map, &machine.rows.boot, (paddr_t)1 << 52, NULL, NULL));
+    assert_int_equal(machine.map.count, MANY + 1); /* its own place is one */
+    uint64_t bytes = pmm_metadata_bytes(&machine.map);
+    assert_ok(memmap_take(&machine.map, bytes, NULL, NULL, &metadata));
+    machine.metadata = phys_to_virt(metadata);
+    memset(machine.metadata, 0xa5, bytes);
+    pmm_init(pmm, &machine.map, machine.metadata, NULL);
+    assert_int_equal(pmm_stats(pmm).range_count, MANY);
+    test_free(list);
+    test_free(rows);
+}
+
+/* Takes every frame, sees that each comes once and from a range, and gives all back in an order that goes
+ * from range to range. */
+static void take_all_and_give_back(void)
+{
+    uint64_t count = pmm_stats(pmm).free_frames, taken = 0;
+    paddr_t *frames = test_malloc((count + 1) * sizeof *frames);
+
+    while (pmm_alloc_frame_flags(pmm, PMM_NOZERO, &frames[taken]) == MM_OK)
+        assert_true(++taken <= count);
+    struct pmm_stats stats = pmm_stats(pmm);
+    assert_int_equal(stats.free_frames, 0);
+    assert_int_equal(stats.used_frames, taken);
+    assert_true(taken + 1 >= count); /* one is the cache */
+    assert_true(pmm_verify(pmm));
+    for (size_t i = 0; i < MANY; i++)
+        assert_int_equal(pmm_range_stats(pmm, i).free_frames, 0);
+    for (uint64_t first = 0; first < 997; first++)
+        for (uint64_t i = first; i < taken; i += 997)
+            pmm_free_frame(pmm, frames[i]);
+    assert_int_equal(pmm_stats(pmm).used_frames, 0);
+    assert_int_equal(pmm_stats(pmm).free_frames, taken);
+    assert_ranges_add_up(pmm);
+    assert_true(pmm_verify(pmm));
+    test_free(frames);
+}
+
+/* Bad RAM over `count` ranges and the holes between them, some of it in use. */
+static void retire_many(size_t first, size_t count)
+{
+    paddr_t base = pmm_range_extent(pmm, first).base, used;
+    paddr_t end = pmm_range_extent(pmm, first + count - 1).end;
+    uint64_t frames = pmm_stats(pmm).retired_frames, waiting = 0;
+
+    assert_ok(pmm_alloc_contiguous(pmm, 1, FRAME_SIZE, end, &used));
+    bool inside = used >= base;
+    for (size_t i = first; i < first + count; i++)
+        frames += pmm_range_stats(pmm, i).total_frames;
+    assert_ok(pmm_retire_range(pmm, base, end, &waiting));
+    assert_int_equal(waiting, inside);
+    assert_int_equal(pmm_stats(pmm).retired_frames, frames - inside);
+    pmm_free_frame(pmm, used);
+    assert_int_equal(pmm_stats(pmm).retired_frames, frames);
+    for (size_t i = first; i < first + count; i++)
+        assert_int_equal(pmm_range_stats(pmm, i).retired_frames,
+                         pmm_range_stats(pmm, i).total_frames);
+    assert_true(pmm_verify(pmm));
+}
+
+/* Every frame is alone: none is found for two, but in the last range. */
+static void ranges_of_one_frame_serve(void **state)
+{
+    static const uint64_t one[] = { 1 };
+    paddr_t last = support_is_sanitized() ? MM_GIB(8) : MM_GIB(1030), block;
+
+    (void)state;
+    set_up_many(one, COUNT_OF(one), last);
+    assert_ranges_add_up(pmm);
+    take_all_and_give_back();
+    assert_status(pmm_alloc_contiguous(pmm, 2, FRAME_SIZE, MM_GIB(4), &block), MM_OUT_OF_MEMORY);
+    assert_ok(pmm_alloc_contiguous_flags(pmm, 2, FRAME_SIZE, PMM_NO_LIMIT, PMM_NOZERO, &block));
+    assert_true(block >= last);
+    pmm_free_contiguous(pmm, block, 2);
+    assert_ok(pmm_alloc_large(pmm, PMM_NOZERO, &block));
+    assert_true(block >= last);
+    pmm_free_large(pmm, block);
+    block = pmm_range_extent(pmm, MANY / 2).base;
+    assert_ok(pmm_reserve_range(pmm, block, block + FRAME_SIZE));
+    assert_status(pmm_reserve_range(pmm, block, block + 2 * FRAME_SIZE), MM_INVALID_ADDRESS);
+    assert_int_equal(pmm_range_stats(pmm, MANY / 2).reserved_frames, 1);
+    assert_ok(pmm_release_range(pmm, block, block + FRAME_SIZE));
+    assert_frame_state(pmm, block + FRAME_SIZE, PMM_FRAME_OUTSIDE);
+    EXPECT_BUG("free of|outside", pmm_free_frame(pmm, block + FRAME_SIZE));
+    retire_many(100, 1000);
+    assert_int_equal(pmm_range_stats(pmm, 99).retired_frames, 0);
+    assert_int_equal(pmm_range_stats(pmm, 1100).retired_frames, 0);
+    retire_many(0, 100);
+}
+
+static void ranges_of_many_sizes_serve(void **state)
+{
+    static const uint64_t sizes[] = { 1, 2, 7, 33, 3, 1, 5, 12 };
+    paddr_t block, blocks[2];
+
+    (void)state;
+    set_up_many(sizes, COUNT_OF(sizes), MM_GIB(8));
+    take_all_and_give_back();
+    assert_status(pmm_alloc_contiguous(pmm, 34, FRAME_SIZE, MM_GIB(4), &block), MM_OUT_OF_MEMORY);
+    for (unsigned i = 0; i < COUNT_OF(blocks); i++) {
+        assert_ok(pmm_alloc_contiguous(pmm, 33, FRAME_SIZE, MM_GIB(4), &blocks[i]));
+        assert_true(blocks[i] + 33 * FRAME_SIZE <= MM_GIB(4));
+    }
+    EXPECT_BUG("free of", pmm_free_contiguous(pmm, blocks[0], 34));
+    assert_int_equal(pmm_stats(pmm).used_frames, 66);
+    for (unsigned i = 0; i < COUNT_OF(blocks); i++)
+        pmm_free_contiguous(pmm, blocks[i], 33);
+    retire_many(MANY / 3, 4000);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(range_counters_tell_where_frames_are),
-        TEST(verify_sees_a_wrong_counter_of_a_range),
-        TEST(report_has_a_line_for_each_range),
+        TEST(range_counters_tell_where_frames_are), TEST(verify_sees_a_wrong_counter_of_a_range),
+        TEST(report_has_a_line_for_each_range),     TEST(ranges_of_one_frame_serve),
+        TEST(ranges_of_many_sizes_serve),
     };
 
     return RUN_TESTS(tests);

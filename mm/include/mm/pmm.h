@@ -87,7 +87,9 @@ uint64_t pmm_metadata_bytes(const struct memmap *map);
  *   Units:      `metadata` has pmm_metadata_bytes(map) bytes, 64-byte aligned, any content; `config` may
  *               be NULL.
  *   Context:    boot CPU.
- *   Cost:       by ranges; of the rest 12 bits are written for each 2 MiB. */
+ *   Cost:       by ranges, of which there may be very many (65 536 of one frame each: some ms); of the
+ *               rest 12 bits are written for each 2 MiB. No other call here costs by ranges but those that go
+ *               over all memory (pmm_largest_free, pmm_report, pmm_verify). */
 void pmm_init(struct pmm *pmm, const struct memmap *map, void *metadata,
               const struct pmm_config *config);
 
