@@ -202,16 +202,51 @@ static inline void bench_keep(uint64_t value)
     __asm__ volatile("" : : "r"(value) : "memory");
 }
 
-/* ---- Plots ---- */
+/* A folder for files of this run, in TMPDIR or /tmp; it goes with them when the program ends. Its name may
+ * stand between single quotes.
+ *   On failure: NULL; a line on standard error says why. */
+const char *bench_scratch(void);
 
-/* Runs gnuplot on a script in printf style and writes what it draws to `folder`/`name`.svg; what it needs
- * beside (output, size, colours) is set.
- *   On failure: a line on standard error says why, and the program will end with status 1. */
-void bench_plot(const char *folder, const char *name, const char *format, ...)
-    __attribute__((format(printf, 3, 4)));
+/* ---- Plots: SVG files by gnuplot ---- */
 
-/* A scratch file for a plot's data: written, closed, then named in the script.
- *   On failure: NULL; as above. */
-FILE *bench_plot_data(const char *name, char *path, size_t path_bytes);
+/* One place on a chart's x axis. */
+struct bench_place {
+    const char *workload;
+    const char *label; /* of bars; NULL: the workload's name */
+    double x;          /* of lines: where it lies */
+};
+
+/* What was measured of a workload and a subject, over the workloads. A subject or a place of which nothing
+ * was measured is left out; each subject has the colour of its place in the suite's list. */
+struct bench_chart {
+    const char *name;  /* of the file, without .svg */
+    const char *title; /* what is seen */
+    const char
+        *settings; /* lines for gnuplot: what the axes say, in which units, and their scales */
+    const struct bench_place *places;
+    unsigned place_count;
+    double headroom; /* bars: the y axis ends so many times above the highest, for its number */
+    /* NULL: bench_value(), as the tables have it. NAN: not measured. */
+    double (*value)(const struct bench *bench, const char *workload, const char *subject);
+};
+
+/* Of the suite that runs, into `folder`/NAME.svg: a line for each subject, or a group of bars for each
+ * workload.
+ *   On failure: a line on standard error says why, the program will end with status 1, and the file is as
+ *               it was. So it is if nothing was measured; that is said, too, and is no failure. */
+void bench_plot_lines(const struct bench *bench, const char *folder,
+                      const struct bench_chart *chart);
+void bench_plot_bars(const struct bench *bench, const char *folder,
+                     const struct bench_chart *chart);
+
+/* A distribution of latencies; of one without any nothing is drawn. */
+struct bench_series {
+    const char *name;
+    const struct bench_histogram *histogram;
+};
+
+/* Which part of all calls takes longer than so many ns. Fails as the others do. */
+void bench_plot_latencies(const struct bench *bench, const char *folder, const char *name,
+                          const char *title, const struct bench_series *series, unsigned count);
 
 #endif

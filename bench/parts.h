@@ -51,8 +51,25 @@ void bench_clock_init(void);
 /* A plot, or the data for one, could not be written; a line on standard error has said so. */
 bool bench_plots_failed(void);
 
+/* Runs gnuplot on a script in printf style and writes what it draws to `folder`/`name`.svg; what it needs
+ * beside (output, size, colours) is set.
+ *   On failure: a line on standard error says why, bench_plots_failed() is true from now on, and the file
+ *               is as it was. */
+void bench_plot(const char *folder, const char *name, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* A scratch file for a plot's data: written, closed, then named in the script.
+ *   On failure: NULL; as above. */
+FILE *bench_plot_data(const char *name, char *path, size_t path_bytes);
+
+/* Says that there is no such plot, since nothing of it was measured. */
+void bench_plot_nothing(const char *name);
+
 /* "a,b,c": the next name of the list, false at its end. */
 bool bench_next_name(const char **list, char *name, size_t name_bytes);
+
+/* A number as tables and plots show it: three digits, or what stands before the point. */
+void bench_number_text(char *text, size_t bytes, double value);
 
 /* The tables of one suite for a reader of the terminal; all as JSON; those of one suite between
  * the marks of a Markdown file. */

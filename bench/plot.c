@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-/* SVG plots by gnuplot: a script on its standard input, data in scratch files.
+/* SVG plots by gnuplot: a script on its standard input, data in scratch files (bench/charts.c writes both).
  *
  * One look for all: white ground, thin grid, the same colour for the same place in the list. */
 #define _GNU_SOURCE 1
 #include "bench/parts.h"
 
+#include <limits.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -23,13 +24,10 @@ static const char plot_look[] =
     "set linetype 4 lc rgb '#f2a900' lw 2\n"
     "set linetype 5 lc rgb '#6a3d9a' lw 2\n"
     "set linetype 6 lc rgb '#777777' lw 2\n"
-    "set linetype 7 lc rgb '#aaaaaa' lw 1\n";
-
-/* One folder for the run's scratch files; it is left to the system to clear /tmp of a few KB that a
- * crash leaves, and the files of a good run are removed here. */
-static char scratch[64];
-static char scratch_files[64][128];
-static unsigned scratch_count;
+    "set linetype 7 lc rgb '#8d6e63' lw 2\n"
+    "set linetype 8 lc rgb '#26a69a' lw 2\n"
+    "set linetype 9 lc rgb '#90caf9' lw 2\n"
+    "set linetype 10 lc rgb '#aaaaaa' lw 1\n";
 
 static bool failed;
 
@@ -38,30 +36,12 @@ bool bench_plots_failed(void)
     return failed;
 }
 
-static void remove_scratch(void)
-{
-    for (unsigned i = 0; i < scratch_count; i++)
-        unlink(scratch_files[i]);
-    rmdir(scratch);
-}
-
 static FILE *scratch_file(const char *name, char *path, size_t path_bytes)
 {
-    FILE *file;
+    const char *folder = bench_scratch();
+    int length = folder != NULL ? snprintf(path, path_bytes, "%s/%s", folder, name) : -1;
 
-    if (scratch[0] == '\0') {
-        snprintf(scratch, sizeof scratch, "/tmp/mello-bench-XXXXXX");
-        if (mkdtemp(scratch) == NULL) {
-            scratch[0] = '\0';
-            return NULL;
-        }
-        atexit(remove_scratch);
-    }
-    snprintf(path, path_bytes, "%s/%s", scratch, name);
-    file = fopen(path, "w");
-    if (file != NULL && scratch_count < sizeof scratch_files / sizeof scratch_files[0])
-        snprintf(scratch_files[scratch_count++], sizeof scratch_files[0], "%s", path);
-    return file;
+    return length >= 0 && (size_t)length < path_bytes ? fopen(path, "w") : NULL;
 }
 
 FILE *bench_plot_data(const char *name, char *path, size_t path_bytes)
@@ -69,10 +49,15 @@ FILE *bench_plot_data(const char *name, char *path, size_t path_bytes)
     FILE *file = scratch_file(name, path, path_bytes);
 
     if (file == NULL) {
-        fprintf(stderr, "bench: cannot write a plot's data into /tmp\n");
+        fprintf(stderr, "bench: cannot write a plot's data\n");
         failed = true;
     }
     return file;
+}
+
+void bench_plot_nothing(const char *name)
+{
+    fprintf(stderr, "bench: no plot %s.svg: nothing of it was measured\n", name);
 }
 
 /* The picture as it was drawn, with the licence in its second line. False if there is none. */
@@ -113,9 +98,24 @@ static bool draw(const char *output, const char *format, va_list arguments)
     return good;
 }
 
+/* A picture is there as a whole or not at all: it gets its name when it is complete. */
+static bool put_picture(const char *drawn, const char *folder, const char *file_name)
+{
+    char path[PATH_MAX], partial[PATH_MAX];
+    int length = snprintf(partial, sizeof partial, "%s/%s.new", folder, file_name);
+
+    if (length < 0 || (size_t)length >= sizeof partial)
+        return false;
+    snprintf(path, sizeof path, "%s/%s", folder, file_name);
+    if (copy_picture(drawn, partial) && rename(partial, path) == 0)
+        return true;
+    unlink(partial);
+    return false;
+}
+
 void bench_plot(const char *folder, const char *name, const char *format, ...)
 {
-    char file_name[64], drawn[128], path[4096];
+    char file_name[64], drawn[PATH_MAX];
     va_list arguments;
 
     snprintf(file_name, sizeof file_name, "%s.svg", name);
@@ -127,8 +127,7 @@ void bench_plot(const char *folder, const char *name, const char *format, ...)
     va_end(arguments);
     if (!good)
         fprintf(stderr, "bench: no plot %s: gnuplot failed or is not installed\n", file_name);
-    int length = snprintf(path, sizeof path, "%s/%s", folder, file_name);
-    if (good && ((size_t)length >= sizeof path || !copy_picture(drawn, path))) {
+    if (good && !put_picture(drawn, folder, file_name)) {
         fprintf(stderr, "bench: cannot write the plot %s/%s\n", folder, file_name);
         good = false;
     }

@@ -71,7 +71,7 @@ static bool begins_line(const struct bench *bench, unsigned index)
     return true;
 }
 
-static void number_text(char *text, size_t bytes, double value)
+void bench_number_text(char *text, size_t bytes, double value)
 {
     if (!isfinite(value))
         snprintf(text, bytes, "-");
@@ -101,7 +101,7 @@ static void number_cell(const struct style *style, double value)
 {
     char text[32];
 
-    number_text(text, sizeof text, value);
+    bench_number_text(text, sizeof text, value);
     cell(style, text, 10);
 }
 
@@ -187,7 +187,7 @@ static void print_fields(const struct bench *bench, const struct bench_suite *su
         for (unsigned j = 0; j < row->field_count; j++) {
             char text[32];
 
-            number_text(text, sizeof text, row->fields[j].value);
+            bench_number_text(text, sizeof text, row->fields[j].value);
             fprintf(style->file, "%s %s %s", j > 0 ? "," : "", row->fields[j].name, text);
         }
         end_line(style);
@@ -199,6 +199,17 @@ static void print_fields(const struct bench *bench, const struct bench_suite *su
 static const char *peers_of(const struct bench_goal *goal)
 {
     return goal->peers != NULL ? goal->peers : "-";
+}
+
+/* A goal missed by less than the table's digits shows enough of them not to look met. */
+static void ratio_cell(const struct style *style, double ratio, bool met, const char *wanted)
+{
+    char text[32];
+
+    bench_number_text(text, sizeof text, ratio);
+    if (!met && strcmp(text, wanted) == 0)
+        snprintf(text, sizeof text, "%.6g", ratio);
+    cell(style, text, 10);
 }
 
 static void print_goals(struct bench *bench, const struct bench_suite *suite,
@@ -230,8 +241,8 @@ static void print_goals(struct bench *bench, const struct bench_suite *suite,
         begin_line(style);
         cell(style, goal->name, -28);
         cell(style, peers_of(goal), -40);
-        number_cell(style, ratio);
-        number_text(text, sizeof text, goal->goal);
+        bench_number_text(text, sizeof text, goal->goal);
+        ratio_cell(style, ratio, met, text);
         snprintf(wanted, sizeof wanted, "%s %s", goal->at_least ? ">=" : "<=", text);
         cell(style, wanted, 10);
         cell(style, met ? "yes" : "NO", 5);

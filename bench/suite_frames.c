@@ -188,76 +188,37 @@ static const struct bench_goal goals[] = {
 
 /* ---- Plots ---- */
 
-static void plot_latency(const char *folder)
+static void plot_latencies(const struct bench *bench, const char *folder)
 {
-    char command[1024] = "", path[128];
-    size_t used = 0;
+    struct bench_series series[FRAMES_SUBJECTS + 1];
 
-    for (unsigned i = 0; i <= frames_count; i++) {
-        const char *name = i < frames_count ? frames_subjects[i]->name : "timer";
-        const struct bench_histogram *histogram =
-            i < frames_count ? &frames_latency[i] : &frames_timer;
-        FILE *file = histogram->total != 0 ? bench_plot_data(name, path, sizeof path) : NULL;
-
-        if (file == NULL)
-            return;
-        bench_histogram_print(histogram, file);
-        fclose(file);
-        used += (size_t)snprintf(command + used, sizeof command - used,
-                                 "%s'%s' using 1:2 with steps lt %u title '%s'",
-                                 i > 0 ? ", " : "plot ", path, i + 1, name);
-    }
-    bench_plot(folder, "frames-latency",
-               "set title 'Taking a frame, 90 %% full: how many calls take longer'\n"
-               "set logscale xy\nset xlabel 'ns'\nset ylabel 'part of all calls'\n"
-               "set xrange [10:100000]\nset yrange [1e-6:1]\nset format y '%%g'\n%s\n",
-               command);
-}
-
-static void plot_init(struct bench *bench, const char *folder)
-{
-    static const struct {
-        const char *workload;
-        double gib;
-    } sizes[] = {
-        { "init_1g", 1 }, { "init_16g", 16 }, { "init_1t", 1024 }, { "init_64t", 65536 }
-    };
-    char command[1024] = "", path[128], name[64];
-    size_t used = 0;
-
-    for (unsigned i = 0; i < frames_count; i++) {
-        const char *subject = frames_subjects[i]->name;
-        FILE *file;
-
-        if (isnan(bench_value(bench, "init_1g", subject, NULL)))
-            continue;
-        snprintf(name, sizeof name, "init-%s", subject);
-        file = bench_plot_data(name, path, sizeof path);
-        if (file == NULL)
-            return;
-        for (unsigned j = 0; j < sizeof sizes / sizeof sizes[0]; j++) {
-            double ms = bench_value(bench, sizes[j].workload, subject, NULL);
-
-            if (!isnan(ms))
-                fprintf(file, "%g %g\n", sizes[j].gib, ms);
-        }
-        fclose(file);
-        used += (size_t)snprintf(command + used, sizeof command - used,
-                                 "%s'%s' using 1:2 with linespoints lt %u pt 7 title '%s'",
-                                 used > 0 ? ", " : "plot ", path, i + 1, subject);
-    }
-    if (used > 0)
-        bench_plot(folder, "frames-init",
-                   "set title 'Time to ready against memory size'\n"
-                   "set logscale xy\nset xlabel 'GiB of memory'\nset ylabel 'ms'\n"
-                   "set format y '%%g'\n%s\n",
-                   command);
+    for (unsigned i = 0; i < frames_count; i++)
+        series[i] = (struct bench_series){ frames_subjects[i]->name, &frames_latency[i] };
+    series[frames_count] = (struct bench_series){ "timer", &frames_timer };
+    bench_plot_latencies(bench, folder, "frames-latency",
+                         "Taking a frame, 90 % full: how many calls take longer", series,
+                         frames_count + 1);
 }
 
 static void frames_plots(struct bench *bench, const char *folder)
 {
-    plot_latency(folder);
-    plot_init(bench, folder);
+    static const struct bench_place sizes[] = {
+        { "init_1g", NULL, 1 },
+        { "init_16g", NULL, 16 },
+        { "init_1t", NULL, 1024 },
+        { "init_64t", NULL, 65536 },
+    };
+    static const struct bench_chart init = {
+        .name = "frames-init",
+        .title = "Time to ready against memory size",
+        .settings = "set logscale xy\nset xlabel 'GiB of memory'\nset ylabel 'ms'\n"
+                    "set format y '%g'\n",
+        .places = sizes,
+        .place_count = sizeof sizes / sizeof sizes[0],
+    };
+
+    plot_latencies(bench, folder);
+    bench_plot_lines(bench, folder, &init);
 }
 
 BENCH_SUITE(.name = "frames", .title = "Frames", .place = 1,

@@ -585,6 +585,65 @@ static const struct bench_goal goals[] = {
     { .name = "peak_over_live", .workload = "peak_over_live", .subject = "mello", .goal = 1.15 },
 };
 
+/* ---- plots ---- */
+
+static void plot_worst(const struct bench *bench, const char *folder)
+{
+    struct bench_series series[HEAP_SUBJECTS_MAX];
+
+    for (unsigned i = 0; i < subject_count; i++)
+        series[i] = (struct bench_series){ subjects[i].name, &latencies[i] };
+    bench_plot_latencies(bench, folder, "heap-latency",
+                         "Blocks of 16 B to 2 KiB in bursts: how many calls take longer", series,
+                         subject_count);
+}
+
+#define SIZES(prefix)                                                                              \
+    {                                                                                              \
+        { prefix "16", NULL, 16 }, { prefix "64", NULL, 64 }, { prefix "256", NULL, 256 },         \
+            { prefix "1k", NULL, 1024 }, { prefix "4k", NULL, 4096 },                              \
+            { prefix "64k", NULL, 65536 }, { prefix "1m", NULL, 1048576 },                         \
+    }
+
+#define SIZES_SETTINGS                                                                             \
+    "set logscale xy\nset xlabel 'size of the block'\nset ylabel 'ns for a pair'\n"                \
+    "set xtics ('16 B' 16, '64 B' 64, '256 B' 256, '1 KiB' 1024, '4 KiB' 4096, "                   \
+    "'64 KiB' 65536, '1 MiB' 1048576)\nset format y '%g'\n"
+
+static void heap_plots(struct bench *bench, const char *folder)
+{
+    static const struct bench_place zeroed[] = SIZES("calloc_free_");
+    static const struct bench_place plain[] = SIZES("malloc_free_");
+    static const struct bench_place peak[] = { { "peak_over_live", "peak_over_live", 0 } };
+    static const struct bench_chart zeroed_chart = {
+        .name = "heap-calloc",
+        .title = "calloc and free of one size (mello: kmalloc and kfree)",
+        .settings = SIZES_SETTINGS,
+        .places = zeroed,
+        .place_count = sizeof zeroed / sizeof zeroed[0],
+    };
+    static const struct bench_chart plain_chart = {
+        .name = "heap-malloc",
+        .title = "malloc and free of one size (mello: kmalloc_nozero and kfree)",
+        .settings = SIZES_SETTINGS,
+        .places = plain,
+        .place_count = sizeof plain / sizeof plain[0],
+    };
+    static const struct bench_chart peak_chart = {
+        .name = "heap-peak",
+        .title = "Resident memory over living memory, at their highest",
+        .settings = "set ylabel 'resident bytes / living bytes'\nset yrange [0:]\n",
+        .places = peak,
+        .place_count = 1,
+        .headroom = 1.12,
+    };
+
+    bench_plot_lines(bench, folder, &zeroed_chart);
+    bench_plot_lines(bench, folder, &plain_chart);
+    plot_worst(bench, folder);
+    bench_plot_bars(bench, folder, &peak_chart);
+}
+
 BENCH_SUITE(.name = "heap", .title = "Heap", .place = 30,
-            .subjects = "mello,mello_full,glibc,jemalloc,mimalloc,tcmalloc,seed", .peers = PEERS,
-            .run = run_suite)
+            .subjects = "mello,mello_full," PEERS ",seed", .peers = PEERS, .run = run_suite,
+            .plots = heap_plots)

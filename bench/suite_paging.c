@@ -488,9 +488,10 @@ static bool paging_run_suite(struct bench *bench)
     bool ranges = bench_wants(bench, "ranges: map_range_4k unmap_range_4k map_range_2m");
     bool splits = bench_wants(bench, "split_2m"), audits = bench_wants(bench, "audit_per_gib");
     bool mello = bench_wants_subject(bench, "mello");
+    unsigned rounds = bench_rounds_of(bench, 1, 15, 21); /* each is quick */
 
     set_up(bench);
-    for (unsigned round = 0; round < bench_rounds(bench); round++) {
+    for (unsigned round = 0; round < rounds; round++) {
         for (size_t i = 0; i < sizeof subjects / sizeof subjects[0]; i++) {
             if (!bench_wants_subject(bench, subjects[i].name))
                 continue;
@@ -525,6 +526,54 @@ static const struct bench_goal goals[] = {
     { "translate", "translate_random", "mello", "walk", 1.05, false, NULL },
 };
 
+/* ---- Plots ---- */
+
+/* The audit's row says milliseconds for a GiB: as the others, what one page of it takes. */
+static double ns_per_page(const struct bench *bench, const char *workload, const char *subject)
+{
+    double value = bench_value(bench, workload, subject, NULL);
+
+    return strcmp(workload, "audit_per_gib") == 0 ? value * 1e6 / (double)(MM_GIB(1) / PAGE_SIZE)
+                                                  : value;
+}
+
+static void paging_plots(struct bench *bench, const char *folder)
+{
+    static const struct bench_place calls[] = {
+        { "map_4k", NULL, 0 },
+        { "translate_random", "translate\\n_random", 0 },
+        { "protect_4k", NULL, 0 },
+        { "unmap_4k", NULL, 0 },
+        { "split_2m", "split_2m,\\none leaf", 0 },
+    };
+    static const struct bench_place ranges[] = {
+        { "map_range_4k", NULL, 0 },
+        { "unmap_range_4k", NULL, 0 },
+        { "map_range_2m", NULL, 0 },
+        { "audit_per_gib", "audit", 0 },
+    };
+    static const struct bench_chart charts[] = {
+        { .name = "paging-calls",
+          .title = "Page tables of 1 GiB: one call for each page",
+          .settings = "set logscale y\nset yrange [0.1:]\nset format y '%g'\nset bmargin 3.5\n"
+                      "set ylabel 'ns for a page'\n",
+          .places = calls,
+          .place_count = sizeof calls / sizeof calls[0],
+          .headroom = 3 },
+        { .name = "paging-ranges",
+          .title = "Page tables of 1 GiB: all of it in one call, and its audit",
+          .settings = "set logscale y\nset yrange [0.0005:]\nset ylabel 'ns for a page of 4 KiB'\n"
+                      "set format y '%g'\n",
+          .places = ranges,
+          .place_count = sizeof ranges / sizeof ranges[0],
+          .value = ns_per_page,
+          .headroom = 4 },
+    };
+
+    for (size_t i = 0; i < sizeof charts / sizeof charts[0]; i++)
+        bench_plot_bars(bench, folder, &charts[i]);
+}
+
 BENCH_SUITE(.name = "paging", .title = "Page tables", .place = 2,
             .subjects = "mello,mello-list,mello-1g,walk,walk_lock,limit", .peers = "walk,walk_lock",
-            .run = paging_run_suite)
+            .run = paging_run_suite, .plots = paging_plots)

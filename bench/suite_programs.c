@@ -23,6 +23,7 @@
 #include <unistd.h>
 
 #define PEERS    "glibc,jemalloc,mimalloc,tcmalloc"
+#define NAMES    "mello,mello_full," PEERS
 #define SUBJECTS 6u
 #define PROGRAMS 3u
 #define WORDS    8u
@@ -45,7 +46,7 @@ static struct allocator allocators[SUBJECTS];
 static unsigned allocator_count;
 static struct program programs[PROGRAMS];
 static unsigned program_count;
-static char folder[] = "/tmp/mello-bench-XXXXXX";
+static const char *folder; /* what they read and write */
 
 /* ---- who is there ---- */
 
@@ -212,7 +213,7 @@ static bool make_programs(struct bench *bench, const char *source)
     }
     program = new_program(bench, "cc1", "cc1_peak", "gcc -print-prog-name=cc1");
     if (program != NULL) {
-        if (!shell(line, sizeof line, "python3 '%s/generate.py' %u >%s/made.c", source,
+        if (!shell(line, sizeof line, "python3 '%s/generate.py' %u >'%s/made.c'", source,
                    (unsigned)functions, folder))
             return false;
         add_word(program, "-O2");
@@ -225,7 +226,7 @@ static bool make_programs(struct bench *bench, const char *source)
     if (program != NULL) {
         if (!shell(line, sizeof line,
                    "for i in $(seq %u); do cat '%s/tables.sql'; echo 'DROP TABLE item; DROP TABLE "
-                   "sale;'; done >%s/tables.sql",
+                   "sale;'; done >'%s/tables.sql'",
                    (unsigned)times, source, folder))
             return false;
         add_word(program, ":memory:");
@@ -303,8 +304,7 @@ static bool run_programs(struct bench *bench)
 
 static bool run_suite(struct bench *bench)
 {
-    char source[PATH_MAX], line[16];
-    bool ran;
+    char source[PATH_MAX];
 
     if (!find_allocators(bench))
         return false;
@@ -312,11 +312,14 @@ static bool run_suite(struct bench *bench)
         bench_note(bench, "programs: tests/programs is not there; start this in the source folder");
         return false;
     }
-    if (mkdtemp(folder) == NULL)
+    folder = bench_scratch();
+    if (folder == NULL)
         return false;
-    ran = make_programs(bench, source) && run_programs(bench);
-    (void)shell(line, sizeof line, "rm -rf '%s'", folder);
-    return ran;
+    if (!make_programs(bench, source)) {
+        bench_note(bench, "programs: what they read could not be made");
+        return false;
+    }
+    return run_programs(bench);
 }
 
 /* ---- goals ---- */
@@ -328,8 +331,43 @@ static bool run_suite(struct bench *bench)
 
 static const struct bench_goal goals[] = { GOAL("python3"), GOAL("cc1"), GOAL("sqlite3") };
 
+/* ---- plots ---- */
+
+/* CPU seconds against the best of all, ours among them. */
+static double over_best(const struct bench *bench, const char *workload, const char *subject)
+{
+    return bench_value(bench, workload, subject, NULL) / bench_best(bench, workload, NAMES);
+}
+
+static void programs_plots(struct bench *bench, const char *to)
+{
+    static const struct bench_place seconds_of[PROGRAMS] = { { "python3", NULL, 0 },
+                                                             { "cc1", NULL, 0 },
+                                                             { "sqlite3", NULL, 0 } };
+    static const struct bench_place peaks_of[PROGRAMS] = { { "python3_peak", "python3", 0 },
+                                                           { "cc1_peak", "cc1", 0 },
+                                                           { "sqlite3_peak", "sqlite3", 0 } };
+    static const struct bench_chart charts[] = {
+        { .name = "programs-cpu",
+          .title = "Real programs under each malloc: CPU seconds against the best",
+          .settings = "set ylabel 'CPU time / least CPU time'\nset yrange [0:]\n",
+          .places = seconds_of,
+          .place_count = PROGRAMS,
+          .value = over_best,
+          .headroom = 1.12 },
+        { .name = "programs-peak",
+          .title = "Real programs under each malloc: resident memory at its highest",
+          .settings = "set ylabel 'MiB'\nset yrange [0:]\n",
+          .places = peaks_of,
+          .place_count = PROGRAMS,
+          .headroom = 1.12 },
+    };
+
+    for (size_t i = 0; i < sizeof charts / sizeof charts[0]; i++)
+        bench_plot_bars(bench, to, &charts[i]);
+}
+
 BENCH_SUITE(.name = "programs", .title = "Real programs",
             .place =
                 0, /* first: a child's peak memory counts what this process had when it began it */
-            .subjects = "mello,mello_full,glibc,jemalloc,mimalloc,tcmalloc", .peers = PEERS,
-            .run = run_suite)
+            .subjects = NAMES, .peers = PEERS, .run = run_suite, .plots = programs_plots)
