@@ -249,5 +249,5 @@ bool bench_judge(const struct bench *bench, const struct bench_goal *goal, doubl
                  bench_best(bench, goal->workload, goal->peers);
     *ratio = as_written(*ratio);
     *met = goal->at_least ? *ratio >= goal->goal : *ratio <= goal->goal;
-    return !isnan(*ratio);
+    return isfinite(*ratio);
 }
