@@ -3,15 +3,15 @@
  *
  *   mello       paging_map_page() and its like, as any CPU may call them at any time: behind a lock
  *   mello-list  paging_map_frames(), paging_unmap_frames(): scattered frames, one call for 1 GiB
- *   walk        a plain walk from the root for each page, in C; no lock, no check, one CPU only
- *   walk_lock   the same behind the port's lock, as a kernel of several CPUs has to have it
+ *   walk        a plain walk from the root for each page: tables_walk.c
+ *   walk_lock   the same behind a lock
  *   limit       the entries alone, stored into level-1 tables that stand ready
  *
  * All take their tables from memory that is cleared when it is taken. There is no TLB here: dropping a
  * translation is a call of a port function that does nothing, for all subjects; in a kernel it is
  * an INVLPG, and the same for all. (`mm.bench=paging` under -icount counts it.) Between rounds the
  * tables are taken apart, so that each round makes them anew. */
-#include "bench/bench.h"
+#include "bench/tables.h"
 
 #include <mm/audit.h>
 #include <mm/hhdm.h>
@@ -23,8 +23,9 @@
 #define VIRT      ((vaddr_t)0xffffa00000000000)
 #define RW        (PAGING_WRITE | PAGING_GLOBAL)
 
-static char *ram;
-static struct pmm pmm;
+char *tables_ram;
+struct pmm tables_pmm;
+
 static struct address_space space;
 static paddr_t block;      /* the frames that are mapped: the size of the run and 2 MiB more */
 static uint64_t run_bytes; /* 1 GiB, or less for a test */
@@ -32,232 +33,13 @@ static paddr_t *list;      /* the same frames in another order, one for each pag
 static uint64_t *probes;   /* addresses in random order */
 static uint64_t probe_count;
 
-/* ---- The plain walk ---- */
-
-static uint64_t *walk_root;
-static struct mm_port_lock walk_lock;
-
-static uint64_t *walk_table(paddr_t table)
-{
-    return (uint64_t *)(void *)(ram + table);
-}
-
-static __attribute__((noinline)) paddr_t walk_new_table(void)
-{
-    paddr_t table;
-
-    if (pmm_alloc_table(&pmm, &table) != MM_OK)
-        abort();
-    return table;
-}
-
-/* The page's table of leaves of 2^last bytes; tables that are not there are made. Inlined, so that `last` is
- * a constant. */
-static inline __attribute__((always_inline)) uint64_t *walk_make(vaddr_t page, unsigned last)
-{
-    uint64_t *table = walk_root;
-
-    for (unsigned shift = 39; shift > last; shift -= 9) {
-        uint64_t *entry = &table[page >> shift & 511];
-
-        if (__builtin_expect((*entry & 1) == 0, 0))
-            *entry = walk_new_table() | 3;
-        table = walk_table(*entry & 0xffffffffff000);
-    }
-    return table;
-}
-
-static int walk_map(vaddr_t page, paddr_t frame, uint64_t bits)
-{
-    uint64_t *entry = &walk_make(page, 12)[page >> 12 & 511];
-
-    if ((*entry & 1) != 0)
-        return 1;
-    *entry = frame | bits;
-    return 0;
-}
-
-/* The entry of a page, of whatever size; NULL if there is none. */
-static inline uint64_t *walk_find(vaddr_t page, unsigned *out_shift)
-{
-    uint64_t *table = walk_root;
-
-    for (unsigned shift = 39;; shift -= 9) {
-        uint64_t *entry = &table[page >> shift & 511];
-
-        if ((*entry & 1) == 0)
-            return NULL;
-        if (shift == 12 || (*entry & 0x80) != 0) {
-            *out_shift = shift;
-            return entry;
-        }
-        table = walk_table(*entry & 0xffffffffff000);
-    }
-}
-
-static int walk_unmap(vaddr_t page, paddr_t *frame)
-{
-    unsigned shift;
-    uint64_t *entry = walk_find(page, &shift);
-
-    if (entry == NULL || shift != 12)
-        return 1;
-    *frame = *entry & 0xffffffffff000;
-    *entry = 0;
-    mm_port_invlpg(page);
-    return 0;
-}
-
-static int walk_protect(vaddr_t page, uint64_t bits)
-{
-    unsigned shift;
-    uint64_t *entry = walk_find(page, &shift);
-
-    if (entry == NULL || shift != 12)
-        return 1;
-    *entry = (*entry & 0xffffffffff000) | bits;
-    mm_port_invlpg(page);
-    return 0;
-}
-
-static int walk_translate(vaddr_t address, paddr_t *out)
-{
-    unsigned shift;
-    uint64_t *entry = walk_find(address, &shift);
-
-    if (entry == NULL)
-        return 1;
-    uint64_t mask = ((uint64_t)1 << shift) - 1;
-    *out = (*entry & 0xffffffffff000 & ~mask) | (address & mask);
-    return 0;
-}
-
-/* A 2 MiB leaf becomes 512 pages, of which one gets other bits. */
-static int walk_split(vaddr_t page, uint64_t bits)
-{
-    unsigned shift;
-    uint64_t *entry = walk_find(page, &shift);
-
-    if (entry == NULL || shift != 21)
-        return 1;
-    paddr_t table = walk_new_table();
-    for (uint64_t i = 0; i < 512; i++)
-        walk_table(table)[i] = (*entry & ~(uint64_t)0x80) + i * 4096;
-    walk_table(table)[page >> 12 & 511] = (*entry & 0xfffffffe00000) + (page & 0x1ff000) + bits;
-    *entry = table | 3;
-    mm_port_invlpg(page);
-    return 0;
-}
-
-static int walk_map_large(vaddr_t page, paddr_t frame, uint64_t bits)
-{
-    walk_make(page, 21)[page >> 21 & 511] = frame | bits | 0x80;
-    return 0;
-}
-
-static void walk_begin(void)
-{
-    walk_root = walk_table(walk_new_table());
-}
-
-static void walk_free(uint64_t *table, unsigned level)
-{
-    for (unsigned i = 0; level > 1 && i < 512; i++)
-        if ((table[i] & 1) != 0 && (level == 4 || (table[i] & 0x80) == 0))
-            walk_free(walk_table(table[i] & 0xffffffffff000), level - 1);
-    memset(table, 0, 4096);
-    pmm_free_table(&pmm, (paddr_t)((char *)table - ram));
-}
-
-static void walk_end(void)
-{
-    walk_free(walk_root, 4);
-}
-
-/* ---- Subjects: what is done to one page ---- */
-
-#define WALK_BITS(rights) (((rights)&PAGING_WRITE) != 0 ? 0x8000000000000103u : 0x8000000000000101u)
-
-struct subject {
-    const char *name;
-    void (*begin)(void);
-    void (*end)(void);
-    int (*map)(vaddr_t page, paddr_t frame, paging_rights_t rights);
-    int (*map_large)(vaddr_t page, paddr_t frame, paging_rights_t rights);
-    int (*unmap)(vaddr_t page, paddr_t *frame);
-    int (*protect)(vaddr_t page, paging_rights_t rights);
-    int (*translate)(vaddr_t address, paddr_t *out);
-    int (*split)(vaddr_t page, paging_rights_t rights);
-};
-
-static int plain_map(vaddr_t page, paddr_t frame, paging_rights_t rights)
-{
-    return walk_map(page, frame, WALK_BITS(rights));
-}
-
-static int plain_map_large(vaddr_t page, paddr_t frame, paging_rights_t rights)
-{
-    return walk_map_large(page, frame, WALK_BITS(rights));
-}
-
-static int plain_unmap(vaddr_t page, paddr_t *frame)
-{
-    return walk_unmap(page, frame);
-}
-
-static int plain_protect(vaddr_t page, paging_rights_t rights)
-{
-    return walk_protect(page, WALK_BITS(rights));
-}
-
-static int plain_split(vaddr_t page, paging_rights_t rights)
-{
-    return walk_split(page, WALK_BITS(rights));
-}
-
-#define LOCKED(call)                                                                               \
-    do {                                                                                           \
-        uint64_t saved = mm_port_lock(&walk_lock);                                                 \
-        int status = (call);                                                                       \
-        mm_port_unlock(&walk_lock, saved);                                                         \
-        return status;                                                                             \
-    } while (0)
-
-static int locked_map(vaddr_t page, paddr_t frame, paging_rights_t rights)
-{
-    LOCKED(walk_map(page, frame, WALK_BITS(rights)));
-}
-
-static int locked_map_large(vaddr_t page, paddr_t frame, paging_rights_t rights)
-{
-    LOCKED(walk_map_large(page, frame, WALK_BITS(rights)));
-}
-
-static int locked_unmap(vaddr_t page, paddr_t *frame)
-{
-    LOCKED(walk_unmap(page, frame));
-}
-
-static int locked_protect(vaddr_t page, paging_rights_t rights)
-{
-    LOCKED(walk_protect(page, WALK_BITS(rights)));
-}
-
-static int locked_translate(vaddr_t address, paddr_t *out)
-{
-    LOCKED(walk_translate(address, out));
-}
-
-static int locked_split(vaddr_t page, paging_rights_t rights)
-{
-    LOCKED(walk_split(page, WALK_BITS(rights)));
-}
+/* ---- mello, page by page ---- */
 
 static void mello_begin(void)
 {
     struct mm_cpu_features features = { .levels = 4, .physical_bits = 46, .huge_pages = true };
 
-    if (paging_init(&space, &pmm, &features) != MM_OK)
+    if (paging_init(&space, &tables_pmm, &features) != MM_OK)
         abort();
 }
 
@@ -291,14 +73,13 @@ static int mello_translate(vaddr_t address, paddr_t *out)
     return (int)paging_translate(&space, address, out);
 }
 
-static const struct subject subjects[] = {
-    { "mello", mello_begin, mello_end, mello_map, mello_map_large, mello_unmap, mello_protect,
-      mello_translate, mello_protect },
-    { "walk", walk_begin, walk_end, plain_map, plain_map_large, plain_unmap, plain_protect,
-      walk_translate, plain_split },
-    { "walk_lock", walk_begin, walk_end, locked_map, locked_map_large, locked_unmap, locked_protect,
-      locked_translate, locked_split },
+static const struct tables_subject tables_mello = {
+    "mello",     mello_begin,   mello_end,       mello_map,     mello_map_large,
+    mello_unmap, mello_protect, mello_translate, mello_protect,
 };
+
+static const struct tables_subject *const subjects[] = { &tables_mello, &tables_walk,
+                                                         &tables_walk_lock };
 
 /* ---- Workloads ---- */
 
@@ -320,48 +101,50 @@ static void sample(struct bench *bench, const char *workload, const char *subjec
 }
 
 /* Frames are one page off, so that no large leaf can be made. */
-static void round_pages(struct bench *bench, const struct subject *subject)
+static void round_pages(struct bench *bench, const struct tables_subject *subject)
 {
+    const struct tables_subject calls = *subject; /* nothing is loaded again for each page */
     uint64_t pages = run_bytes / PAGE_SIZE, start, sum = 0;
     paddr_t frame = 0;
 
     subject->begin();
     start = bench_ticks();
     for (uint64_t i = 0; i < pages; i++)
-        must(subject->map(VIRT + i * PAGE_SIZE, block + (i + 1) * FRAME_SIZE, RW), "map");
+        must(calls.map(VIRT + i * PAGE_SIZE, block + (i + 1) * FRAME_SIZE, RW), "map");
     sample(bench, "map_4k", subject->name, start, pages);
     start = bench_ticks();
     for (uint64_t i = 0; i < probe_count; i++) {
-        must(subject->translate(probes[i], &frame), "translate");
+        must(calls.translate(probes[i], &frame), "translate");
         sum += frame;
     }
     sample(bench, "translate_random", subject->name, start, probe_count);
     bench_keep(sum);
     start = bench_ticks();
     for (uint64_t i = 0; i < pages; i++)
-        must(subject->protect(VIRT + i * PAGE_SIZE, PAGING_GLOBAL), "protect");
+        must(calls.protect(VIRT + i * PAGE_SIZE, PAGING_GLOBAL), "protect");
     sample(bench, "protect_4k", subject->name, start, pages);
     start = bench_ticks();
     for (uint64_t i = 0; i < pages; i++)
-        must(subject->unmap(VIRT + i * PAGE_SIZE, &frame), "unmap");
+        must(calls.unmap(VIRT + i * PAGE_SIZE, &frame), "unmap");
     sample(bench, "unmap_4k", subject->name, start, pages);
     subject->end();
 }
 
 /* A walk has no other way for a range than page by page. */
-static void round_walk_ranges(struct bench *bench, const struct subject *subject)
+static void round_walk_ranges(struct bench *bench, const struct tables_subject *subject)
 {
+    const struct tables_subject calls = *subject;
     uint64_t pages = run_bytes / PAGE_SIZE, start;
     paddr_t frame;
 
     subject->begin();
     start = bench_ticks();
     for (uint64_t i = 0; i < pages; i++)
-        must(subject->map(VIRT + i * PAGE_SIZE, block + (i + 1) * FRAME_SIZE, RW), "map");
+        must(calls.map(VIRT + i * PAGE_SIZE, block + (i + 1) * FRAME_SIZE, RW), "map");
     sample(bench, "map_range_4k", subject->name, start, pages);
     start = bench_ticks();
     for (uint64_t i = 0; i < pages; i++)
-        must(subject->unmap(VIRT + i * PAGE_SIZE, &frame), "unmap");
+        must(calls.unmap(VIRT + i * PAGE_SIZE, &frame), "unmap");
     sample(bench, "unmap_range_4k", subject->name, start, pages);
     subject->end();
 }
@@ -394,7 +177,7 @@ static void round_mello_ranges(struct bench *bench)
     mello_end();
 }
 
-static void round_large(struct bench *bench, const struct subject *subject)
+static void round_large(struct bench *bench, const struct tables_subject *subject)
 {
     uint64_t leaves = run_bytes / LARGE_PAGE_SIZE, start;
 
@@ -467,10 +250,10 @@ static void set_up(const struct bench *bench)
     run_bytes = bench_pick(bench, MM_MIB(16), MM_GIB(1), MM_GIB(1));
     range = (struct mm_range){ 0, RAM_BYTES, BOOT_USABLE };
     map.total_bytes = map.usable_bytes = map.ram_end = map.end = RAM_BYTES;
-    ram = bench_reserve(RAM_BYTES, true);
-    init_hhdm((uint64_t)(uintptr_t)ram, RAM_BYTES);
-    pmm_init(&pmm, &map, bench_memory(pmm_metadata_bytes(&map)), &config);
-    must((int)pmm_alloc_contiguous_flags(&pmm, run_bytes / FRAME_SIZE + 512, LARGE_PAGE_SIZE,
+    tables_ram = bench_reserve(RAM_BYTES, true);
+    init_hhdm((uint64_t)(uintptr_t)tables_ram, RAM_BYTES);
+    pmm_init(&tables_pmm, &map, bench_memory(pmm_metadata_bytes(&map)), &config);
+    must((int)pmm_alloc_contiguous_flags(&tables_pmm, run_bytes / FRAME_SIZE + 512, LARGE_PAGE_SIZE,
                                          PMM_NO_LIMIT, PMM_NOZERO, &block),
          "frames");
     list = bench_memory(run_bytes / PAGE_SIZE * sizeof *list);
@@ -493,14 +276,14 @@ static bool paging_run_suite(struct bench *bench)
     set_up(bench);
     for (unsigned round = 0; round < rounds; round++) {
         for (size_t i = 0; i < sizeof subjects / sizeof subjects[0]; i++) {
-            if (!bench_wants_subject(bench, subjects[i].name))
+            if (!bench_wants_subject(bench, subjects[i]->name))
                 continue;
             if (pages)
-                round_pages(bench, &subjects[i]);
+                round_pages(bench, subjects[i]);
             if (ranges && i > 0)
-                round_walk_ranges(bench, &subjects[i]);
+                round_walk_ranges(bench, subjects[i]);
             if (splits || ranges)
-                round_large(bench, &subjects[i]);
+                round_large(bench, subjects[i]);
         }
         if (ranges && mello)
             round_mello_ranges(bench);
@@ -509,7 +292,7 @@ static bool paging_run_suite(struct bench *bench)
         if (audits && mello)
             round_audit(bench);
     }
-    bench_release(ram, RAM_BYTES);
+    bench_release(tables_ram, RAM_BYTES);
     return true;
 }
 
