@@ -16,7 +16,6 @@ import hashlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -131,13 +130,7 @@ def shell(run):
                           'x=$(printf "%5000s" y | tr " " z); echo "${#x} ${x//z/ab}" | wc -c')
 
 
-# ---- Redis: a server, on the loopback alone ------------------------------------------------------
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
+# ---- Redis: a server, at a socket in the folder of the run: no port can be somebody else's -------
 
 def redis_commands():
     lines = []
@@ -154,24 +147,22 @@ def redis_commands():
 
 
 def redis(run):
-    port = str(free_port())
-    server = run.start("redis-server", "--port", port, "--bind", "127.0.0.1", "--save", "",
+    server = run.start("redis-server", "--port", "0", "--unixsocket", "socket", "--save", "",
                        "--appendonly", "no", "--dir", run.folder, "--daemonize", "no",
                        "--loglevel", "warning", executable=shutil.which("redis-check-rdb"))
     try:
         deadline = time.monotonic() + TIMEOUT
-        client = ["redis-cli", "-h", "127.0.0.1", "-p", port]
-        while subprocess.run(client + ["PING"], capture_output=True, check=False).returncode != 0:
+        client = ["redis-cli", "-s", "socket"]
+        ask = functools.partial(subprocess.run, cwd=run.folder, capture_output=True, text=True)
+        while ask(client + ["PING"], check=False).returncode != 0:
             if server.poll() is not None or time.monotonic() > deadline:
                 raise Failed("redis-server does not answer")
             time.sleep(0.05)
         run.run(*client, text=redis_commands())
         run.run(*client, "BGSAVE")  # forks
-        while "rdb_bgsave_in_progress:1" in subprocess.run(
-                client + ["INFO", "persistence"], capture_output=True, text=True, check=True).stdout:
+        while "rdb_bgsave_in_progress:1" in ask(client + ["INFO", "persistence"], check=True).stdout:
             time.sleep(0.05)
-        info = subprocess.run(client + ["INFO", "persistence"], capture_output=True, text=True,
-                              check=True).stdout
+        info = ask(client + ["INFO", "persistence"], check=True).stdout
         if "rdb_last_bgsave_status:ok" not in info:
             raise Failed("redis-server: the child that saves has failed")
         run.run(*client, "FLUSHALL")
