@@ -133,7 +133,7 @@ def qemu_argv(memory, cpu=None, machine="pc", extra=()):
 def plain_environment(settings):
     """Our environment without what would change a build or a boot, with these settings."""
     foreign = ("BUILD", "CC", "DEBUG", "BREAK", "V", "WERROR", "QEMUFLAGS", "MAKEFLAGS", "MFLAGS",
-               "MAKELEVEL", "NO_COLOR", "DISPLAY", "WAYLAND_DISPLAY")
+               "MAKELEVEL", "CMDLINE", "ISO", "LIMINE_DIR", "NO_COLOR", "DISPLAY", "WAYLAND_DISPLAY")
     environment = {key: value for key, value in os.environ.items() if key not in foreign}
     return {**environment, **settings}
 

@@ -18,7 +18,7 @@ set -u
 # why STATUS: in words.
 why() {
     case $1 in
-        124 | 137) echo "not done after ${TEST_TIMEOUT:-300} s" ;;
+        124 | 137) echo "not done after ${TEST_TIMEOUT:-600} s" ;;
         *) echo "exit status $1" ;;
     esac
 }
@@ -38,7 +38,7 @@ run_one() {
     start=$(date +%s)
 
     # shellcheck disable=SC2086  # a command and its option
-    timeout -k 10 "${TEST_TIMEOUT:-300}" $fixed sh -c "exec $command" >"$log" 2>&1 </dev/null
+    timeout -k 10 "${TEST_TIMEOUT:-600}" $fixed sh -c "exec $command" >"$log" 2>&1 </dev/null
     status=$?
     announced=$(sed -n 's/^\[==========\] Running \([0-9]*\) test.*/\1/p' "$log" | head -n 1)
     if [ -n "$announced" ]; then
