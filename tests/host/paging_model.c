@@ -36,6 +36,7 @@ static struct machine machine;
 static struct address_space spaces[SPACES];
 static struct mm_cpu_features features;
 static struct region regions[REGIONS];
+static uint64_t mapped_bytes[SPACES]; /* in the model */
 static uint64_t step_number;
 static paging_model_choose choose;
 static struct pmm_stats at_first;
@@ -353,11 +354,19 @@ static paddr_t choose_frame(const struct range *range)
     return frame;
 }
 
+static void set_page(struct region *region, size_t index, struct page page)
+{
+    uint64_t *bytes = &mapped_bytes[region->space];
+
+    *bytes += (page.mapped ? region->unit : 0) - (region->page[index].mapped ? region->unit : 0);
+    region->page[index] = page;
+}
+
 static void set(const struct range *range, bool mapped, paddr_t frame, paging_rights_t rights)
 {
     for (size_t i = 0; i < range->count; i++)
-        range->region->page[range->first + i] =
-            (struct page){ frame + i * range->region->unit, rights, mapped };
+        set_page(range->region, range->first + i,
+                 (struct page){ frame + i * range->region->unit, rights, mapped });
 }
 
 static struct address_space *space_of(const struct range *range)
@@ -462,7 +471,7 @@ static void do_map_frames(struct range *range)
     if (!end_call(status, all_mapped(range, false) ? MM_OK : MM_ALREADY_MAPPED))
         return;
     for (size_t i = 0; i < range->count; i++)
-        range->region->page[range->first + i] = (struct page){ list[i], rights, true };
+        set_page(range->region, range->first + i, (struct page){ list[i], rights, true });
 }
 
 static void do_unmap_frames(struct range *range)
@@ -523,6 +532,20 @@ static void do_switch(struct range *range)
     paging_switch(space_of(range));
 }
 
+/* All of both spaces in one number each: the bytes that their leaves map. */
+static void check_totals(void)
+{
+    for (size_t i = 0; i < SPACES; i++) {
+        const uint64_t *leaves = spaces[i].stats.leaves;
+        uint64_t bytes =
+            leaves[0] * PAGE_SIZE + leaves[1] * LARGE_PAGE_SIZE + leaves[2] * HUGE_PAGE_SIZE;
+
+        if (bytes != mapped_bytes[i])
+            fail_msg("step %lu: space %lu maps 0x%lx bytes, in the model 0x%lx", step_number, i,
+                     bytes, mapped_bytes[i]);
+    }
+}
+
 void paging_model_step(void)
 {
     static void (*const calls[])(struct range *) = {
@@ -547,6 +570,9 @@ void paging_model_step(void)
     if (last + 1 < range.region->units)
         check_page(range.region, last + 1);
     check_query(range.region, choose(range.region->units));
+    range.region = &regions[choose(REGIONS)]; /* anywhere else */
+    check_page(range.region, choose(range.region->units));
+    check_totals();
 }
 
 /* ---- Beginning and end ---- */
@@ -569,6 +595,7 @@ void paging_model_set_up(paging_model_choose chooser)
 
     choose = chooser;
     step_number = 0;
+    memset(mapped_bytes, 0, sizeof mapped_bytes);
     features = features_of(levels, physical_bits, huge_pages);
     hosted_cpu_reset(levels);
     hosted_cpu()->leaf_8000_0008.eax = physical_bits;

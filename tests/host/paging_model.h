@@ -16,7 +16,8 @@ typedef uint64_t (*paging_model_choose)(uint64_t bound);
 /* A kernel space and one that shares its upper half, both empty, on a random CPU. */
 void paging_model_set_up(paging_model_choose choose);
 
-/* One call, and the comparison of the pages that it touched and their neighbours. */
+/* One call, and the comparison of the pages that it touched, their neighbours, one page anywhere, and
+ * the bytes that each space maps. */
 void paging_model_step(void);
 
 /* Compares every page, every run, and the counters; no table is empty. */

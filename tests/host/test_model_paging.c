@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /* Random programs of calls on two address spaces, one sharing the other's upper half, against a naive
- * map; after every call the pages that it touched are compared by an independent walk, and used by a
- * CPU that forgets no translation. See paging_model.h. */
+ * map; after every call the pages that it touched and one anywhere are compared by an independent walk,
+ * and used by a CPU that forgets no translation; so are the bytes that all leaves map, and every page
+ * at every 1024th call. See paging_model.h. */
 #include "paging_model.h"
 
-#define MACHINES 300u
+#define MACHINES 400u
 #define CALLS    4000u
 
 static void paging_random_programs_agree_with_the_model(void **state)
