@@ -9,6 +9,7 @@
  *                          word and then called mm_port_cpu_barrier() (cpu_test_barrier.c)
  *   barrier-left-out       the same without the call: stores are missed where CPUs run at the same time,
  *                          so this one fails there
+ *   barrier-stores-late    the same where CPUs store late, as if reordered: this one fails everywhere
  *   demand                 pages that are mapped when they are touched (cpu_test_demand.c)
  *   leaks                  what is alive since a mark, by call site (cpu_test_leaks.c)
  *   misuse                 every wrong use of heap and frames is reported (cpu_test_misuse.c)
@@ -392,6 +393,8 @@ static const struct {
     { "barrier", cpu_test_barrier, "found every store of each other" },
     { "barrier-left-out", cpu_test_barrier_left_out,
       "found every store of each other although nobody asked for it: they take turns" },
+    { "barrier-stores-late", cpu_test_barrier_stores_late,
+      "found every store of each other although all were late" },
     { "demand", cpu_test_demand, "touched pages that came when they were touched" },
     { "leaks", cpu_test_leaks, "kept blocks that were listed until they were freed" },
     { "misuse", cpu_test_misuse, "misused heap and frames, and every wrong call was reported" },

@@ -18,6 +18,7 @@ bool cpu_test_meet(unsigned number);
 /* The tests in files of their own. */
 void cpu_test_barrier(void);
 void cpu_test_barrier_left_out(void);
+void cpu_test_barrier_stores_late(void);
 void cpu_test_demand(void);
 void cpu_test_leaks(void);
 void cpu_test_misuse(void);
