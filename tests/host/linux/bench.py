@@ -9,6 +9,7 @@ this is looked at: it was measured, so it is positive.
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -114,7 +115,7 @@ def check_programs(document):
 
 def texts_of(picture):
     """What is written in an SVG file, which is one as a whole and names its licence."""
-    text = picture.read_text()
+    text = picture.read_text("utf-8")
     check("SPDX-License-Identifier: MIT" in text.splitlines()[1], f"{picture.name}: no licence")
     tree = xml.etree.ElementTree.fromstring(text)
     check(tree.tag == "{http://www.w3.org/2000/svg}svg", f"{picture.name} is no SVG: {tree.tag}")
@@ -139,6 +140,16 @@ def check_plots(document, suites, folder, stderr):
         check(texts & everybody == subjects, f"{name} names {texts}, measured: {subjects}")
     strangers = {path.name for path in Path(folder).iterdir()} - {name + ".svg" for name in PLOTS}
     check(not strangers, f"beside the plots: {strangers}")
+
+
+def check_page():
+    """The page shows every plot with a text for who does not see it, and each of them is there."""
+    docs = Path(__file__).resolve().parents[3] / "docs"
+    shown = dict((path, text) for text, path in
+                 re.findall(r"!\[(.*?)\]\((plots/.*?)\)", (docs / "performance.md").read_text("utf-8")))
+    check(set(shown) == {f"plots/{name}.svg" for name in PLOTS}, f"the page shows {set(shown)}")
+    for path, text in shown.items():
+        check(len(text) > 20 and "mello" in texts_of(docs / path), f"{path}: '{text}'")
 
 
 def new_folder(folder, name):
@@ -252,6 +263,7 @@ def main():
         check_choices(program, folder, drawn)
         check_files(program, folder)
         check_plot_failures(program, folder, drawn)
+    check_page()
     check_frames(document)
     check_paging(document)
     check_heap(document)
