@@ -417,7 +417,8 @@ static inline uint64_t give_word(struct pmm *pmm, struct pmm_range *range, uint6
     unsigned info = core->info[chunk];
     uint64_t before = info & CHUNK_FREE;
     bits_store(&core->taken[word], taken & ~mask);
-    __atomic_store_n(&core->info[chunk], (uint16_t)(info + count), __ATOMIC_RELAXED);
+    __atomic_store_n(&core->info[chunk], (uint16_t)((info + count) | CHUNK_RUN), __ATOMIC_RELAXED);
+    group_raise(core, chunk);
     /* Both at once: it had no free frame, or all are free now. */
     if (before - 1 >= CHUNK_FRAMES - 1 - count)
         note_more_free(core, chunk, before, before + count);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Where free frames are: which chunk the next ones come from, and where a block of neighbours fits.
+/* Where free frames are: which chunk the next ones come from.
  *
  *      chunks   | low zone, below 4 GiB           | high zone                 |
  *      order      3: partly used  4: wholly free    1: partly used  2: wholly free
@@ -7,13 +7,8 @@
  * Memory below 4 GiB is kept for devices that reach no further. Partly used chunks come first, so
  * that whole ones stay whole for 2 MiB blocks; but the caches pass over MIXED ones as long as
  * there are others, because the fast free does not work for frames beside special ones. Chunks of
- * page tables are touched last; their free frames are then everybody's.
- *
- * A block is found by one pass over the chunks that have free frames at all: neighbouring free frames
- * make a run, which goes on from chunk to chunk inside one range. */
+ * page tables are touched last; their free frames are then everybody's. */
 #include "mm/pmm_parts.h"
-
-/* ---- chunks ---- */
 
 #define MIXED_SKIPPED 8u
 
@@ -122,152 +117,4 @@ uint64_t pmm_claim_one_locked(struct pmm *pmm, struct pmm_range *range, uint64_t
     bits_store(&core->taken[word], core->taken[word] | (uint64_t)1 << bit);
     count_claimed(pmm, range, chunk, 1);
     return word * BITS_PER_WORD + bit;
-}
-
-/* ---- blocks ---- */
-
-struct search {
-    struct pmm *pmm;
-    bool partial_only;
-    uint64_t count, align_bytes;
-    paddr_t limit;
-    /* the run of free frames that the scan is in */
-    struct pmm_range *range;
-    uint64_t first, end;
-    uint64_t longest;
-};
-
-/* Adds the free frames [first, end) to the run, or begins a new one with them.
- *   Returns:  true if the block fits into the run: s->first is its first frame. */
-static bool add_to_run(struct search *s, struct pmm_range *range, uint64_t first, uint64_t end)
-{
-    if (s->range != range || s->end != first) {
-        s->range = range;
-        s->first = first;
-    }
-    s->end = end;
-    if (s->end - s->first > s->longest)
-        s->longest = s->end - s->first;
-    if (s->end - s->first < s->count)
-        return false;
-    paddr_t run = address_of(range, s->first), stop = address_of(range, s->end);
-    paddr_t start = mm_round_up(run, s->align_bytes);
-    stop = stop < s->limit ? stop : mm_round_down(s->limit, FRAME_SIZE);
-    if (start < run || start >= stop || (stop - start) / FRAME_SIZE < s->count)
-        return false;
-    s->first = id_of(range, start);
-    return true;
-}
-
-static bool scan_partial(struct search *s, struct pmm_range *range, uint64_t chunk)
-{
-    const uint64_t *words = &s->pmm->core->taken[chunk * CHUNK_WORDS];
-
-    for (unsigned w = 0; w < CHUNK_WORDS; w++) {
-        uint64_t id = (chunk * CHUNK_WORDS + w) * BITS_PER_WORD;
-        for (uint64_t bits = ~words[w]; bits != 0;) {
-            unsigned from = bits_lowest(bits);
-            uint64_t rest = ~(bits >> from);
-            unsigned length = rest == 0 ? BITS_PER_WORD - from : bits_lowest(rest);
-            if (length > BITS_PER_WORD - from)
-                length = BITS_PER_WORD - from;
-            if (add_to_run(s, range, id + from, id + from + length))
-                return true;
-            if (from + length == BITS_PER_WORD)
-                break;
-            bits &= UINT64_MAX << (from + length);
-        }
-    }
-    return false;
-}
-
-/* How many wholly free chunks of the range stand side by side from `chunk` on, as far as one look
- * tells: 64 if a word of the set is full. */
-static uint64_t whole_side_by_side(const struct pmm_core *core, const struct pmm_range *range,
-                                   uint64_t chunk)
-{
-    bool all = chunk % BITS_PER_WORD == 0 &&
-               core->whole.level[0][chunk / BITS_PER_WORD] == UINT64_MAX &&
-               (chunk + BITS_PER_WORD) * CHUNK_FRAMES <= range_end_id(range);
-
-    return all ? BITS_PER_WORD : 1;
-}
-
-/* Goes over the chunks [from, to) that have free frames. */
-static bool scan(struct search *s, uint64_t from, uint64_t to)
-{
-    const struct pmm_core *core = s->pmm->core;
-
-    while (from < to) {
-        uint64_t partial = to, whole = to;
-        if (!bittree_next(&core->partial, from, &partial))
-            partial = to;
-        if (s->partial_only || !bittree_next(&core->whole, from, &whole))
-            whole = to;
-        uint64_t chunk = partial < whole ? partial : whole;
-        if (chunk >= to)
-            return false;
-        struct pmm_range *range = pmm_range_of_chunk(s->pmm, chunk);
-        paddr_t start = mm_round_down(range->base, LARGE_PAGE_SIZE) +
-                        (chunk - range_first_id(range) / CHUNK_FRAMES) * LARGE_PAGE_SIZE;
-        if (start >= s->limit)
-            return false;
-        from = chunk + 1;
-        if (chunk == whole) {
-            from = chunk + whole_side_by_side(core, range, chunk);
-            if (add_to_run(s, range, chunk * CHUNK_FRAMES, from * CHUNK_FRAMES))
-                return true;
-        } else if (scan_partial(s, range, chunk)) {
-            return true;
-        }
-    }
-    return false;
-}
-
-/* Where the search of the low zone ends: a range that goes on above 4 GiB is searched to its end, so that
- * a block may lie across the border. */
-static uint64_t low_end(const struct pmm *pmm)
-{
-    uint64_t border = pmm->core->high_chunk;
-
-    if (border == 0 || border >= pmm->core->chunks)
-        return border;
-    const struct pmm_range *range = pmm_range_of_chunk(pmm, border);
-    return range_first_id(range) / CHUNK_FRAMES == border
-               ? border
-               : (range_end_id(range) + CHUNK_FRAMES - 1) / CHUNK_FRAMES;
-}
-
-bool pmm_find_block_locked(struct pmm *pmm, uint64_t count, uint64_t align_bytes, paddr_t limit,
-                           struct pmm_range **range, uint64_t *first)
-{
-    const struct pmm_core *core = pmm->core;
-
-    for (unsigned zone = 0; zone < 2; zone++) {
-        uint64_t from = zone == 0 ? core->high_chunk : 0;
-        uint64_t to = zone == 0 ? core->chunks : low_end(pmm);
-        for (unsigned pass = count < CHUNK_FRAMES ? 0 : 1; pass < 2; pass++) {
-            struct search search = { .pmm = pmm,
-                                     .partial_only = pass == 0,
-                                     .count = count,
-                                     .align_bytes = align_bytes,
-                                     .limit = limit };
-            if (!scan(&search, from, to))
-                continue;
-            *range = search.range;
-            *first = search.first;
-            return true;
-        }
-    }
-    return false;
-}
-
-uint64_t pmm_longest_run_locked(struct pmm *pmm)
-{
-    struct search search = {
-        .pmm = pmm, .count = UINT64_MAX, .align_bytes = FRAME_SIZE, .limit = PMM_NO_LIMIT
-    };
-
-    (void)scan(&search, 0, pmm->core->chunks);
-    return search.longest;
 }

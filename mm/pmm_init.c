@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Starting: from the ranges of the memory map to chunks, without touching anything for each frame.
  *
- *      metadata   core | ranges | taken 64 B | sets | info | plain | clean | sides
+ *      metadata   core | ranges | taken 64 B | sets | info | plain | clean | groups | sides
  *                                \---------- for each chunk of 2 MiB ---/
  *
  * A run of RAM consists of segments, free and reserved by turns. A chunk that a segment covers takes a bit
@@ -43,7 +43,7 @@ static bool may_be_free(uint64_t type)
 
 struct layout {
     uint64_t runs, chunks, sides;
-    uint64_t ranges, taken, partial, whole, tables, info, plain, clean, side; /* offsets */
+    uint64_t ranges, taken, partial, whole, tables, info, plain, clean, groups, side; /* offsets */
     uint64_t bytes;
 };
 
@@ -77,6 +77,7 @@ static struct layout layout_of(const struct memmap *map)
     layout.info = place(&layout, layout.chunks * sizeof(uint16_t));
     layout.plain = place(&layout, mm_round_up(layout.chunks, sizeof(uint64_t)));
     layout.clean = place(&layout, (layout.chunks + 63) / 64 * sizeof(uint64_t));
+    layout.groups = place(&layout, (layout.chunks + RUN_GROUP - 1) / RUN_GROUP);
     layout.side = place(&layout, layout.sides * sizeof(struct pmm_side));
     return layout;
 }
@@ -96,6 +97,7 @@ static struct pmm_core *place_core(void *metadata, const struct layout *layout, 
                                .info = (void *)(at + layout->info),
                                .plain = (void *)(at + layout->plain),
                                .clean = (void *)(at + layout->clean),
+                               .run_groups = (void *)(at + layout->groups),
                                .hint = CHUNK_NONE,
                                .table_hint = CHUNK_NONE,
                                .large_hint = CHUNK_NONE };
@@ -104,6 +106,7 @@ static struct pmm_core *place_core(void *metadata, const struct layout *layout, 
     bittree_init(&core->tables, layout->chunks, (void *)(at + layout->tables));
     memset(core->plain, 0, mm_round_up(layout->chunks, sizeof(uint64_t)));
     memset(core->clean, clean ? 0xff : 0, (layout->chunks + 63) / 64 * sizeof(uint64_t));
+    memset(core->run_groups, 0, (layout->chunks + RUN_GROUP - 1) / RUN_GROUP);
     side_start(core, (void *)(at + layout->side), layout->sides);
     return core;
 }

@@ -7,7 +7,7 @@
  *
  * Of each chunk is kept:
  *   taken[8]   64 bytes, one bit a frame: 0 is free. Places outside RAM are 1.
- *   info       free frames and the kind: what the set bits of `taken` are
+ *   info       free frames, the kind: what the set bits of `taken` are, and how long runs of free ones are
  *   plain      for each word of taken: 1 if it is valid and all its set bits are used frames (or in caches)
  *   clean      1: its free frames hold zeroes
  *   partial, whole, tables    three sets of chunks: some frames are free, all are, and free ones of those
@@ -41,6 +41,10 @@
 #define CHUNK_WORDS  8u
 #define CHUNK_NONE   UINT64_MAX
 #define CHUNK_FREE   0x3ffu /* the bits of `info` that count its free frames */
+#define CHUNK_KIND   0x1c00u
+#define CHUNK_RUN    0xe000u /* runs of free frames here have less than 2^(this + 1): pmm_run.c */
+#define RUN_UNKNOWN  7u
+#define RUN_GROUP    64u /* chunks of which `run_groups` keeps the most */
 
 enum chunk_kind {
     CHUNK_BITMAP,
@@ -89,6 +93,8 @@ struct pmm_core {
     uint16_t *info;
     uint64_t *plain;
     uint64_t *clean;
+    uint8_t
+        *run_groups; /* for each 64 chunks: more than `info` says of runs in any partly used one */
     struct bittree partial, whole, tables;
     uint64_t whole_count;
     size_t last_range; /* where the last search for a range ended */
@@ -231,7 +237,8 @@ static inline void chunk_set_plain(struct pmm_core *core, uint64_t chunk, unsign
 
 static inline enum chunk_kind chunk_kind(const struct pmm_core *core, uint64_t chunk)
 {
-    return (enum chunk_kind)(__atomic_load_n(&core->info[chunk], __ATOMIC_RELAXED) >> 10);
+    return (enum chunk_kind)((__atomic_load_n(&core->info[chunk], __ATOMIC_RELAXED) & CHUNK_KIND) >>
+                             10);
 }
 
 /* The same as chunk_kind() == CHUNK_FULL, in one comparison: it has no free frames. */
@@ -245,11 +252,22 @@ static inline uint64_t chunk_free(const struct pmm_core *core, uint64_t chunk)
     return core->info[chunk] & CHUNK_FREE;
 }
 
+/* Frames of the chunk have become free: `info` says already that nothing is known of runs there. */
+static inline void group_raise(struct pmm_core *core, uint64_t chunk)
+{
+    if (core->run_groups[chunk / RUN_GROUP] != RUN_UNKNOWN + 1)
+        core->run_groups[chunk / RUN_GROUP] = RUN_UNKNOWN + 1;
+}
+
 static inline void chunk_set_info(struct pmm_core *core, uint64_t chunk, enum chunk_kind kind,
                                   uint64_t free_frames)
 {
-    __atomic_store_n(&core->info[chunk], (uint16_t)((unsigned)kind << 10 | free_frames),
+    unsigned run = free_frames == 0 ? 0 : CHUNK_RUN;
+
+    __atomic_store_n(&core->info[chunk], (uint16_t)(run | (unsigned)kind << 10 | free_frames),
                      __ATOMIC_RELAXED);
+    if (free_frames != 0)
+        group_raise(core, chunk);
 }
 
 static inline uint64_t range_first_id(const struct pmm_range *range)
@@ -400,12 +418,18 @@ uint64_t pmm_claim_locked(struct pmm *pmm, struct pmm_range *range, uint64_t chu
  *   Returns:  its id. */
 uint64_t pmm_claim_one_locked(struct pmm *pmm, struct pmm_range *range, uint64_t chunk);
 
+/* ---- pmm_run.c: free frames side by side ---- */
+
 /* The largest run of neighbouring free frames, for reports. */
 uint64_t pmm_longest_run_locked(struct pmm *pmm);
 
 /* A block as pmm_alloc_contiguous wants it, still free; false if there is none. */
 bool pmm_find_block_locked(struct pmm *pmm, uint64_t count, uint64_t align_bytes, paddr_t limit,
                            struct pmm_range **range, uint64_t *first);
+
+/* True if `info` and run_groups do not say that runs of the chunk, which is partly used, are shorter
+ * than they are. */
+bool pmm_runs_are_known(const struct pmm *pmm, const struct pmm_range *range, uint64_t chunk);
 
 /* ---- pmm_slot.c ---- */
 

@@ -72,6 +72,9 @@ static void check_members(struct check *c, uint64_t chunk, paddr_t at, uint64_t 
         return;
     note(c, "kind of a chunk", at, kind <= CHUNK_RETIRED, 1);
     note(c, "free frames of a chunk", at, chunk_free(core, chunk), free_frames);
+    if (bittree_has(&core->partial, chunk))
+        note(c, "runs of a chunk", at, pmm_runs_are_known(c->pmm, pmm_range_of(c->pmm, at), chunk),
+             1);
     if (kind == CHUNK_BITMAP)
         note(c, "words of a plain chunk", at, chunk_plain(core, chunk), UINT8_MAX);
     else if (kind != CHUNK_MIXED)

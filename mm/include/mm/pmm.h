@@ -171,10 +171,15 @@ void pmm_free_large(struct pmm *pmm, paddr_t block);
  *   On failure: MM_INVALID_ARGUMENT (count 0, bad alignment), MM_OUT_OF_MEMORY; nothing changed. Free
  *               frames inside 2 MiB blocks of page tables are not considered.
  *   Context:    as pmm_alloc_frame.
- *   Cost:       a lock; a search over 2 MiB blocks with free frames. A search that failed is remembered:
- *               until there is more to be found, a request that is not easier is refused without
- *               one (< 1 us, as pmm_alloc_large says). One for more than is free leaves the caches
- *               alone. */
+ *   Cost:       a lock; a search that passes over 2 MiB blocks whose runs of free frames are known to be too
+ *               short (by powers of two up to 128; it looks at one byte for each 128 MiB), so that "no" takes
+ *               less than 1 us for 64 GiB, about as long for 1 TiB. In vain it looks at a block once (some
+ *               50 ns for a cold one), until frames there become free again; at more where runs are long
+ *               enough but not aligned, where a power of two lies between them and the request, and, for
+ *               more than 1022 frames, at each group of free 2 MiB blocks. All of a search that failed is
+ *               remembered as well: until there is more to be found, a request that is not easier is
+ *               refused without one. Cached frames are taken back before the last "no"; a request for more
+ *               than is free leaves the caches alone. */
 MM_MUST_USE mm_status_t pmm_alloc_contiguous(struct pmm *pmm, uint64_t count_frames,
                                              uint64_t align_bytes, paddr_t limit, paddr_t *out);
 MM_MUST_USE mm_status_t pmm_alloc_contiguous_flags(struct pmm *pmm, uint64_t count_frames,
