@@ -471,7 +471,7 @@ static inline __attribute__((always_inline)) void free_front(struct kheap_front 
     struct kheap_cache *cache = kheap_cache_here(front);
 
     if (!kheap_push_again(cache, block, cache->last) &&
-        __builtin_expect(!kheap_push(front, block, KHEAP_CLASSES), 0))
+        __builtin_expect(!kheap_push(front, cache, block, KHEAP_CLASSES), 0))
         slow_free(heap_of(front), block, false, 0, site);
 }
 
@@ -584,7 +584,9 @@ static void *resize(struct kheap *heap, void *block, size_t bytes, vaddr_t site)
     span = find_block(heap, moved, &index);
     if (span != NULL)
         memset(moved + kept, 0, room_of(span, index) - kept);
-    if (__builtin_expect(!kheap_push(&heap->front, block, KHEAP_CLASSES), 0))
+    if (__builtin_expect(!kheap_push(&heap->front, kheap_cache_here(&heap->front), block,
+                                     KHEAP_CLASSES),
+                         0))
         slow_free(heap, block, false, 0, site);
     return moved;
 }
@@ -782,7 +784,7 @@ static void free_sized(struct kheap_front *front, void *block, size_t bytes, vad
 {
     unsigned size_class = bytes - 1 < KHEAP_CLASS_MOST ? kheap_class_of(bytes) : NO_CLASS;
 
-    if (__builtin_expect(!kheap_push(front, block, size_class), 0))
+    if (__builtin_expect(!kheap_push(front, kheap_cache_here(front), block, size_class), 0))
         slow_free(heap_of(front), block, true, bytes, site);
 }
 

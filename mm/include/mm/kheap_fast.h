@@ -128,20 +128,25 @@ KHEAP_INLINE void kheap_clear_words(void *block, size_t bytes)
         at[2] = at[3] = at[4] = at[5] = at[6] = at[7] = 0;
 }
 
-/* Clears a block of a class: `bytes` is a multiple of 16, not 0.
+/* Clears a block of a class: `bytes` is a multiple of 16, not 0. The last stores may fall on what
+ * the ones before have cleared: sizes that come at random are then one wrong guess of the CPU's, not two.
  *   The empty asm keeps the compiler from making a call of memset out of the loop. */
 KHEAP_INLINE void kheap_clear(void *block, size_t bytes)
 {
-    char *at = (char *)block, *end = at + bytes;
+    char *at = (char *)block;
 
-    for (; end - at >= 64; at += 64) {
+    if (bytes < 64) { /* 16, 32 or 48 */
+        kheap_clear_words(at, 16);
+        kheap_clear_words(at + (bytes / 2 & 16), 16);
+        kheap_clear_words(at + bytes - 16, 16);
+        return;
+    }
+    char *last = at + bytes - 64;
+    for (; at < last; at += 64) {
         kheap_clear_words(at, 64);
         __asm__ volatile("" : "+r"(at) : : "memory");
     }
-    for (; at != end; at += 16) {
-        kheap_clear_words(at, 16);
-        __asm__ volatile("" : "+r"(at) : : "memory");
-    }
+    kheap_clear_words(last, 64);
 }
 
 /* The same for constants of at most KHEAP_CLEAR_UNROLLED: stores and nothing else. */
@@ -186,8 +191,9 @@ KHEAP_INLINE void *kheap_pop(struct kheap_cache *cache, unsigned size_class, boo
 
     if (__builtin_expect(!magazine_pop_at(&magazine->magazine, &at), 0))
         return NULL;
-    uintptr_t block = __atomic_load_n(&magazine->entries[at].block, __ATOMIC_RELAXED);
-    uint8_t *state = __atomic_load_n(&magazine->entries[at].state, __ATOMIC_RELAXED);
+    const struct kheap_entry *entry = &magazine->entries[at];
+    uintptr_t block = __atomic_load_n(&entry->block, __ATOMIC_RELAXED);
+    uint8_t *state = __atomic_load_n(&entry->state, __ATOMIC_RELAXED);
     __atomic_store_n(state, KHEAP_BYTE_ALLOCATED, __ATOMIC_RELAXED);
     cache->last = size_class;
     mm_port_memory_allocated((void *)(block & ~(uintptr_t)1), kheap_class_bytes(size_class));
@@ -232,12 +238,12 @@ KHEAP_INLINE uint64_t kheap_exact_index(uint64_t inside, const struct kheap_span
     return product >> span->shift | product << (64 - span->shift) % 64;
 }
 
-/* Gives a block of this slot's own spans to its cache; false if the slow path must decide: nothing
- * has changed then.
+/* Gives a block of this slot's own spans to its cache, kheap_cache_here(); false if the slow path must
+ * decide: nothing has changed then.
  *   `known_class`: KHEAP_CLASSES, or the class that the block must have. */
-KHEAP_INLINE bool kheap_push(struct kheap_front *front, void *block, unsigned known_class)
+KHEAP_INLINE bool kheap_push(struct kheap_front *front, struct kheap_cache *cache, void *block,
+                             unsigned known_class)
 {
-    struct kheap_cache *cache = kheap_cache_here(front);
     uint64_t offset = (uintptr_t)block - front->base;
 
     if (__builtin_expect(offset >= front->bytes, 0))
@@ -268,9 +274,10 @@ KHEAP_INLINE bool kheap_push(struct kheap_front *front, void *block, unsigned kn
                          0))
         return false;
     mm_port_memory_freed(block, span->block_bytes);
+    struct kheap_entry *entry = &magazine->entries[at];
     __atomic_store_n(state, KHEAP_BYTE_FREE, __ATOMIC_RELAXED);
-    __atomic_store_n(&magazine->entries[at].block, (uintptr_t)block, __ATOMIC_RELAXED);
-    __atomic_store_n(&magazine->entries[at].state, state, __ATOMIC_RELAXED);
+    __atomic_store_n(&entry->block, (uintptr_t)block, __ATOMIC_RELAXED);
+    __atomic_store_n(&entry->state, state, __ATOMIC_RELAXED);
     __atomic_store_n(&magazine->magazine.bottom, at + 1, __ATOMIC_RELEASE);
     return true;
 }
