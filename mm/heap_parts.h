@@ -77,8 +77,10 @@ struct heap_record {
 
 #define HEAP_FREE_WORDS (HEAP_SPAN_BLOCKS / 64)
 
+/* What a free reads, `front` and the states of the first blocks, shares one cache line; what changes under
+ * the lock stands in the lines before it, so that blocks which come and go do not take the line with the
+ * front away from other CPUs. */
 struct heap_span {
-    struct kheap_span front;
     struct heap_link link; /* in a list of its owner or of the heap; alone: the heap's full spans */
     struct heap_link pending; /* in its owner's list while remote[] is not all zero */
     uint64_t bytes;           /* of the run */
@@ -96,14 +98,17 @@ struct heap_span {
     struct heap_record record;   /* HEAP_CLASS_RUN: that of its block */
     uint64_t free[HEAP_FREE_WORDS];   /* bit: the block is in the span */
     uint64_t remote[HEAP_FREE_WORDS]; /* bit: another slot has freed it; for the owner to check */
-    uint8_t states[];                 /* KHEAP_BYTE_*, atomic */
+    struct kheap_span front;
+    uint8_t states[]; /* KHEAP_BYTE_*, atomic */
 };
 
-#define HEAP_SMALL_STATES 32u
+_Static_assert(offsetof(struct heap_span, front) % 64 == 0, "the front begins a cache line");
+
+#define HEAP_SMALL_STATES 24u /* the rest of the line */
 
 static inline struct heap_span *heap_span_of(struct kheap_span *front)
 {
-    return (struct heap_span *)(void *)front;
+    return front != NULL ? HEAP_OF(front, struct heap_span, front) : NULL;
 }
 
 /* ---- chunks ---- */

@@ -71,6 +71,12 @@ bool heap_block_index(const struct heap_span *span, vaddr_t address, unsigned *i
         *first = inside == 0;
         return span->front.size_class == HEAP_CLASS_RUN;
     }
+    uint64_t exact = kheap_exact_index(inside, &span->front);
+    if (exact < span->front.blocks) { /* without a division */
+        *index = (unsigned)exact;
+        *first = true;
+        return true;
+    }
     *index = (unsigned)(inside / span->front.block_bytes);
     *first = inside % span->front.block_bytes == 0;
     return *index < span->front.blocks;

@@ -110,7 +110,8 @@ void *heap_state_alloc(struct kheap *heap, uint64_t bytes)
 
 static uint64_t span_bytes(unsigned kind)
 {
-    return mm_round_up(sizeof(struct heap_span) + (kind ? HEAP_SPAN_BLOCKS : HEAP_SMALL_STATES),
+    return mm_round_up(offsetof(struct heap_span, states) +
+                           (kind ? HEAP_SPAN_BLOCKS : HEAP_SMALL_STATES),
                        64);
 }
 
