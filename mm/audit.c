@@ -13,6 +13,7 @@
  *
  * Nothing here is shared with the code that makes the tables but the names of bits. */
 #include "mm/paging_entry.h"
+#include "mm/paging_owner.h"
 
 #include <mm/audit.h>
 
@@ -420,11 +421,11 @@ static void judge_guard(void *context, vaddr_t base, uint64_t bytes)
     struct audit *audit = context;
     struct address_space *owner = is_upper_half(base) ? audit->kernel : audit->space;
     struct leaf leaf;
-    uint64_t saved = mm_port_lock(&owner->lock);
+    uint64_t saved = space_lock(owner);
     bool mapped = find_leaf_in(audit, table_at(owner->root), owner->levels,
                                (struct piece){ base, 0, bytes }, &leaf);
 
-    mm_port_unlock(&owner->lock, saved);
+    space_unlock(owner, saved);
     audit->result->found[AUDIT_GUARDS].checked++;
     if (mapped)
         leaf_is_wrong(audit, AUDIT_GUARDS, &leaf);
@@ -436,8 +437,8 @@ static void judge_guard(void *context, vaddr_t base, uint64_t bytes)
 static bool read_space(struct audit *audit)
 {
     struct address_space *space = audit->space, *kernel = audit->kernel;
-    uint64_t saved = mm_port_lock(&space->lock);
-    uint64_t saved_kernel = kernel != space ? mm_port_lock(&kernel->lock) : 0;
+    uint64_t saved = space_lock(space);
+    uint64_t saved_kernel = kernel != space ? space_lock(kernel) : 0;
     bool fits;
 
     audit->runs = 0;
@@ -451,8 +452,8 @@ static bool read_space(struct audit *audit)
         read_root(audit);
     }
     if (kernel != space)
-        mm_port_unlock(&kernel->lock, saved_kernel);
-    mm_port_unlock(&space->lock, saved);
+        space_unlock(kernel, saved_kernel);
+    space_unlock(space, saved);
     return fits;
 }
 

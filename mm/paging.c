@@ -14,6 +14,7 @@
  * Invariants: every table but a root has a present entry (an empty one is freed); no entry is
  * writable and executable at once. */
 #include "mm/paging_entry.h"
+#include "mm/paging_owner.h"
 
 #include <mm/hhdm.h>
 #include <mm/log.h>
@@ -42,6 +43,7 @@ mm_status_t paging_init(struct address_space *space, struct pmm *pmm,
         .root = root,
         .hhdm = hhdm_offset(),
         .pmm = pmm,
+        .visitor = MM_PORT_NO_SLOT,
         .last = { .region = UINT64_MAX },
         .stats = { .table_frames = 1 },
     };
@@ -65,15 +67,16 @@ mm_status_t paging_create_user(struct address_space *space, struct address_space
         .hhdm = kernel->hhdm,
         .pmm = kernel->pmm,
         .kernel = kernel,
+        .visitor = MM_PORT_NO_SLOT,
         .last = { .region = UINT64_MAX },
         .stats = { .table_frames = 1 },
     };
-    uint64_t saved = mm_port_lock(&kernel->lock);
+    uint64_t saved = space_lock(kernel);
     for (size_t i = PAGING_ENTRIES / 2; i < PAGING_ENTRIES; i++)
         table_at(root)[i] = table_at(kernel->root)[i] & ~ENTRY_COUNT;
     space->shared = kernel->shared;
     kernel->shared = space;
-    mm_port_unlock(&kernel->lock, saved);
+    space_unlock(kernel, saved);
     return MM_OK;
 }
 
@@ -143,12 +146,12 @@ static void free_table(void *context, paddr_t table)
 static void leave_kernel(struct address_space *space)
 {
     struct address_space *kernel = space->kernel, **link = &kernel->shared;
-    uint64_t saved = mm_port_lock(&kernel->lock);
+    uint64_t saved = space_lock(kernel);
 
     while (*link != space)
         link = &(*link)->shared;
     *link = space->shared;
-    mm_port_unlock(&kernel->lock, saved);
+    space_unlock(kernel, saved);
 }
 
 static bool is_in_use_here(const struct address_space *space)
@@ -225,7 +228,7 @@ mm_status_t paging_watch(struct address_space *space, struct paging_window *wind
         !paging_is_canonical(window->base, space->levels) ||
         !paging_is_canonical(last, space->levels))
         return MM_INVALID_ADDRESS;
-    uint64_t saved = mm_port_lock(&space->lock);
+    uint64_t saved = space_lock(space);
     for (const struct paging_window *other = space->window; other != NULL; other = other->next)
         if (windows_meet(window, other))
             status = MM_ALREADY_MAPPED;
@@ -233,21 +236,21 @@ mm_status_t paging_watch(struct address_space *space, struct paging_window *wind
         window->next = space->window;
         __atomic_store_n(&space->window, window, __ATOMIC_RELEASE);
     }
-    mm_port_unlock(&space->lock, saved);
+    space_unlock(space, saved);
     return status;
 }
 
 void paging_unwatch(struct address_space *space, struct paging_window *window)
 {
     struct paging_window **link = &space->window;
-    uint64_t saved = mm_port_lock(&space->lock);
+    uint64_t saved = space_lock(space);
 
     while (*link != NULL && *link != window)
         link = &(*link)->next;
     bool found = *link != NULL;
     if (found)
         __atomic_store_n(link, window->next, __ATOMIC_RELEASE);
-    mm_port_unlock(&space->lock, saved);
+    space_unlock(space, saved);
     if (!found)
         mm_bug("address space 0x%lx does not watch the window at 0x%lx", (uintptr_t)space,
                (uintptr_t)window);

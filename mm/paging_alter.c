@@ -237,25 +237,22 @@ mm_status_t paging_unmap_frames(struct address_space *space, vaddr_t page, paddr
 }
 
 /* The short way of one page: its table is that of the last change, and does not become empty. Drops the
- * page's translation if the entry changes; false if this is not the way. */
-__attribute__((always_inline)) static inline bool
-alter_in_last_table_locked(struct address_space *space, vaddr_t page, uint64_t value, uint64_t *old)
+ * page's translation; false if this is not the way. With the owner's way in and out 14 cycles (3.9 ns on a
+ * Zen 4, of which the call of an empty shootdown takes 0.8); with the lock instead 6.05 ns. */
+__attribute__((always_inline)) static inline bool unmap_in_last_table(struct address_space *space,
+                                                                      vaddr_t page, paddr_t *out)
 {
-    uint64_t *entry = &space->last.table[entry_index(page, 1)];
-    struct mm_tlb_batch batch;
-
-    *old = *entry;
-    if (!entry_is_present(*old) || (value == 0 && entry_count(*space->last.entry) == 1))
+    if (__builtin_expect(space->last.region != page / LARGE_PAGE_SIZE, 0))
         return false;
-    if (value != 0)
-        value |= *old & ENTRY_ADDRESS;
-    if (((value ^ *old) & ~ENTRY_USED) == 0)
-        return true;
-    entry_set(entry, value);
-    if (value == 0) {
-        entry_add_count(space->last.entry, -1);
-        space->stats.leaves[0]--;
-    }
+    uint64_t *entry = &space->last.table[entry_index(page, 1)];
+    uint64_t old = *entry, hook = *space->last.entry - ENTRY_COUNT_ONE;
+    struct mm_tlb_batch batch;
+    if (__builtin_expect(!entry_is_present(old), 0) || __builtin_expect(entry_count(hook) == 0, 0))
+        return false;
+    entry_set(entry, 0);
+    __atomic_store_n(space->last.entry, hook, __ATOMIC_RELAXED);
+    space->stats.leaves[0]--;
+    *out = old & ENTRY_ADDRESS;
     batch.everything = false;
     batch.count = 1;
     batch.pages[0] = page;
@@ -263,28 +260,53 @@ alter_in_last_table_locked(struct address_space *space, vaddr_t page, uint64_t v
     return true;
 }
 
-mm_status_t paging_unmap_page(struct address_space *space, vaddr_t page, paddr_t *frame)
+/* Kept out of line, as its change takes a large frame of the stack. */
+static __attribute__((noinline)) mm_status_t unmap_page(struct address_space *space, vaddr_t page,
+                                                        paddr_t *frame)
 {
-    bool done = false;
-    paddr_t found = 0;
+    mm_status_t status = change_check_pages(space, page, PAGE_SIZE);
+    paddr_t found;
 
-    if (__builtin_expect(mm_is_aligned(page, PAGE_SIZE), 1)) {
-        uint64_t saved = mm_port_lock(&space->lock);
-        if (__builtin_expect(space->last.region == page / LARGE_PAGE_SIZE, 1))
-            done = alter_in_last_table_locked(space, page, 0, &found);
-        mm_port_unlock(&space->lock, saved);
-        found &= ENTRY_ADDRESS;
-    }
-    if (!done) {
-        mm_status_t status = change_check_pages(space, page, PAGE_SIZE);
-        if (status == MM_OK)
-            status = unmap(space, page, PAGE_SIZE, &found);
-        if (status != MM_OK)
-            return status;
-    }
+    if (status == MM_OK)
+        status = unmap(space, page, PAGE_SIZE, &found);
+    if (status == MM_OK && frame != NULL)
+        *frame = found;
+    return status;
+}
+
+/* Who does not own the space looks at the last table under the lock. */
+static __attribute__((noinline)) mm_status_t unmap_page_with_lock(struct address_space *space,
+                                                                  vaddr_t page, paddr_t *frame)
+{
+    paddr_t found;
+    uint64_t saved = space_lock_for_page(space);
+    bool done = unmap_in_last_table(space, page, &found);
+
+    space_unlock(space, saved);
+    if (__builtin_expect(!done, 0))
+        return unmap_page(space, page, frame);
     if (frame != NULL)
         *frame = found;
     return MM_OK;
+}
+
+mm_status_t paging_unmap_page(struct address_space *space, vaddr_t page, paddr_t *frame)
+{
+    struct space_turn turn;
+    paddr_t found;
+
+    if (__builtin_expect(!mm_is_aligned(page, PAGE_SIZE), 0))
+        return MM_NOT_ALIGNED;
+    if (__builtin_expect(space_enter(space, &turn), 1)) {
+        bool done = unmap_in_last_table(space, page, &found);
+        space_leave(&turn);
+        if (__builtin_expect(done, 1)) {
+            if (frame != NULL)
+                *frame = found;
+            return MM_OK;
+        }
+    }
+    return unmap_page_with_lock(space, page, frame);
 }
 
 mm_status_t paging_protect_range(struct address_space *space, vaddr_t page, uint64_t bytes,
@@ -301,20 +323,55 @@ mm_status_t paging_protect_range(struct address_space *space, vaddr_t page, uint
     return change_run(&change, (struct piece){ page, 0, bytes }, plan_alter, apply_alter);
 }
 
+/* As unmap_in_last_table(). */
+__attribute__((always_inline)) static inline bool
+protect_in_last_table(struct address_space *space, vaddr_t page, uint64_t attributes)
+{
+    if (__builtin_expect(space->last.region != page / LARGE_PAGE_SIZE, 0) ||
+        __builtin_expect((attributes & ~*space->last.entry & ENTRY_USER) != 0, 0))
+        return false;
+    uint64_t *entry = &space->last.table[entry_index(page, 1)];
+    uint64_t old = *entry, value = (old & ENTRY_ADDRESS) | attributes;
+    struct mm_tlb_batch batch;
+    if (__builtin_expect(!entry_is_present(old), 0))
+        return false;
+    if (((value ^ old) & ~ENTRY_USED) == 0)
+        return true;
+    entry_set(entry, value);
+    batch.everything = false;
+    batch.count = 1;
+    batch.pages[0] = page;
+    mm_port_tlb_shootdown(&batch);
+    return true;
+}
+
+static __attribute__((noinline)) mm_status_t protect_page_with_lock(struct address_space *space,
+                                                                    vaddr_t page,
+                                                                    uint64_t attributes,
+                                                                    paging_rights_t rights)
+{
+    uint64_t saved = space_lock_for_page(space);
+    bool done = protect_in_last_table(space, page, attributes);
+    space_unlock(space, saved);
+    return done ? MM_OK : paging_protect_range(space, page, PAGE_SIZE, rights);
+}
+
 mm_status_t paging_protect_page(struct address_space *space, vaddr_t page, paging_rights_t rights)
 {
-    uint64_t attributes, old;
-    bool done = false;
+    uint64_t attributes = attributes_of(rights);
+    bool is_plain = attributes != 0 && mm_is_aligned(page, PAGE_SIZE) &&
+                    ((rights & PAGING_GLOBAL) == 0 || space->kernel == NULL);
+    struct space_turn turn;
 
-    if (__builtin_expect(mm_is_aligned(page, PAGE_SIZE), 1) &&
-        change_check_rights(space, rights, &attributes) == MM_OK) {
-        uint64_t saved = mm_port_lock(&space->lock);
-        if (__builtin_expect(space->last.region == page / LARGE_PAGE_SIZE, 1) &&
-            (attributes & ~*space->last.entry & ENTRY_USER) == 0)
-            done = alter_in_last_table_locked(space, page, attributes, &old);
-        mm_port_unlock(&space->lock, saved);
+    if (__builtin_expect(!is_plain, 0))
+        return paging_protect_range(space, page, PAGE_SIZE, rights);
+    if (__builtin_expect(space_enter(space, &turn), 1)) {
+        bool done = protect_in_last_table(space, page, attributes);
+        space_leave(&turn);
+        if (__builtin_expect(done, 1))
+            return MM_OK;
     }
-    return done ? MM_OK : paging_protect_range(space, page, PAGE_SIZE, rights);
+    return protect_page_with_lock(space, page, attributes, rights);
 }
 
 mm_status_t paging_remap_range(struct address_space *space, vaddr_t page, paddr_t frame,

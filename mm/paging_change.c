@@ -178,7 +178,7 @@ static mm_status_t try_change(struct change *change, struct piece piece, change_
                               change_apply_fn apply, struct table_need *need, bool *done)
 {
     struct address_space *space = change->space;
-    uint64_t saved = mm_port_lock(&space->lock);
+    uint64_t saved = space_lock(space);
     uint64_t *root = table_at(space->root);
     uint64_t nobody = 0; /* above the root there is no entry to count in */
 
@@ -190,7 +190,7 @@ static mm_status_t try_change(struct change *change, struct piece piece, change_
         if (change->batch.count > 0)
             mm_port_tlb_shootdown(&change->batch);
     }
-    mm_port_unlock(&space->lock, saved);
+    space_unlock(space, saved);
     return status;
 }
 

@@ -21,6 +21,7 @@
 #define MM_PAGING_CHANGE_H
 
 #include "mm/paging_entry.h"
+#include "mm/paging_owner.h"
 
 #include <mm/hhdm.h>
 #include <mm/log.h>

@@ -14,6 +14,7 @@
  * so acquire and release cost nothing. If the count differs the lock is taken. The upper half of a
  * space that shares it is the kernel's: its count, its lock. */
 #include "mm/paging_entry.h"
+#include "mm/paging_owner.h"
 
 #include <mm/hhdm.h>
 #include <mm/log.h>
@@ -64,9 +65,9 @@ mm_status_t paging_query(struct address_space *space, vaddr_t address, struct pa
 
     if (!paging_is_canonical(address, space->levels))
         return MM_INVALID_ADDRESS;
-    uint64_t saved = mm_port_lock(&owner->lock);
+    uint64_t saved = space_lock(owner);
     mm_status_t status = find_leaf_locked(owner, address, &found);
-    mm_port_unlock(&owner->lock, saved);
+    space_unlock(owner, saved);
     if (status == MM_OK)
         *out = found;
     return status;
@@ -93,16 +94,17 @@ struct reading {
 
 enum step { STEP_ABSENT, STEP_TABLE, STEP_LEAF, STEP_UNSURE };
 
-/* Reads one entry. Inlined with a constant level, so that the way down is a row of loads. */
+/* Reads one entry. Inlined with a constant level, so that the way down is a row of loads. The root never
+ * leaves, so what was read there needs no look at the count. */
 __attribute__((always_inline)) READS_FREED_TABLES static inline enum step
-read_step(const struct reading *reading, vaddr_t address, unsigned level, paddr_t *table)
+read_step(const struct reading *reading, vaddr_t address, unsigned level, bool root, paddr_t *table)
 {
     const uint64_t *entries = (const uint64_t *)(uintptr_t)(*table + reading->hhdm);
     uint64_t entry = __atomic_load_n(&entries[entry_index(address, level)], __ATOMIC_ACQUIRE);
 
-    if (__builtin_expect(__atomic_load_n(&reading->owner->unhooked, __ATOMIC_ACQUIRE) !=
-                             reading->unhooked,
-                         0))
+    if (!root && __builtin_expect(__atomic_load_n(&reading->owner->unhooked, __ATOMIC_ACQUIRE) !=
+                                      reading->unhooked,
+                                  0))
         return STEP_UNSURE;
     if (__builtin_expect((entry & ENTRY_PRESENT) == 0, 0))
         return STEP_ABSENT;
@@ -110,9 +112,9 @@ read_step(const struct reading *reading, vaddr_t address, unsigned level, paddr_
     return level == 1 || (level <= 3 && (entry & ENTRY_LARGE) != 0) ? STEP_LEAF : STEP_TABLE;
 }
 
-#define TRANSLATE_STEP(level)                                                                      \
+#define TRANSLATE_STEP(level, root)                                                                \
     do {                                                                                           \
-        step = read_step(&reading, address, (level), &table);                                      \
+        step = read_step(&reading, address, (level), (root), &table);                              \
         mask = level_bytes(level) - 1;                                                             \
         if (__builtin_expect(step != STEP_TABLE, (level) == 1))                                    \
             goto end;                                                                              \
@@ -128,14 +130,19 @@ mm_status_t paging_translate(struct address_space *space, vaddr_t address, paddr
     uint64_t mask;
     enum step step;
 
-    if (__builtin_expect(!paging_is_canonical(address, space->levels), 0))
-        return MM_INVALID_ADDRESS;
-    if (space->levels == 5)
-        TRANSLATE_STEP(5);
-    TRANSLATE_STEP(4);
-    TRANSLATE_STEP(3);
-    TRANSLATE_STEP(2);
-    TRANSLATE_STEP(1);
+    if (__builtin_expect(space->levels == 5, 0)) {
+        if (__builtin_expect(!paging_is_canonical(address, 5), 0))
+            return MM_INVALID_ADDRESS;
+        TRANSLATE_STEP(5, true);
+        TRANSLATE_STEP(4, false);
+    } else {
+        if (__builtin_expect(!paging_is_canonical(address, 4), 0))
+            return MM_INVALID_ADDRESS;
+        TRANSLATE_STEP(4, true);
+    }
+    TRANSLATE_STEP(3, false);
+    TRANSLATE_STEP(2, false);
+    TRANSLATE_STEP(1, false);
 end:
     if (__builtin_expect(step == STEP_UNSURE, 0))
         return translate_with_lock(space, address, out);
@@ -255,7 +262,7 @@ static bool search_half(struct address_space *space, struct run_search *search, 
     vaddr_t hole = level_bytes(levels) * (PAGING_ENTRIES / 2);
     struct address_space *owner = upper && space->kernel != NULL ? space->kernel : space;
     vaddr_t begin = upper ? 0 - hole : 0;
-    uint64_t saved = mm_port_lock(&owner->lock);
+    uint64_t saved = space_lock(owner);
     const uint64_t *root = table_at(owner->root);
 
     if (search->from < begin)
@@ -270,7 +277,7 @@ static bool search_half(struct address_space *space, struct run_search *search, 
             break;
         }
     }
-    mm_port_unlock(&owner->lock, saved);
+    space_unlock(owner, saved);
     return search->found;
 }
 

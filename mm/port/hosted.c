@@ -157,6 +157,30 @@ void mm_port_unlock(struct mm_port_lock *lock, uint64_t saved)
     hosted_interrupts_restore(cpu, saved != 0);
 }
 
+/* Counts as a lock, so that what must not be called under one is not called here either. */
+uint64_t mm_port_interrupts_off(void)
+{
+    struct hosted_cpu *cpu = hosted_cpu();
+    bool saved = hosted_interrupts_off(cpu);
+
+    if (cpu->locks_held++ == 0)
+        hosted_smp_change_section(cpu);
+    return saved;
+}
+
+void mm_port_interrupts_restore(uint64_t saved)
+{
+    struct hosted_cpu *cpu = hosted_cpu();
+
+    if (cpu->locks_held == 0) {
+        hosted_violation("interrupts are restored that were not switched off");
+        return;
+    }
+    if (--cpu->locks_held == 0)
+        hosted_smp_change_section(cpu);
+    hosted_interrupts_restore(cpu, saved != 0);
+}
+
 /* ---- Memory hooks ---- */
 
 #if MM_MEMORY_HOOKS

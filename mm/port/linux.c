@@ -180,6 +180,16 @@ void mm_port_unlock(struct mm_port_lock *lock, uint64_t saved)
         port_lock_wake(lock);
 }
 
+uint64_t mm_port_interrupts_off(void)
+{
+    return 0;
+}
+
+void mm_port_interrupts_restore(uint64_t saved)
+{
+    (void)saved;
+}
+
 /* ---- Slots ---- */
 
 #define NUMBER_WORDS ((MM_PORT_MAX_CPUS + 63u) / 64u)

@@ -52,6 +52,20 @@ void mm_port_unlock(struct mm_port_lock *lock, uint64_t saved)
         __asm__ volatile("sti" : : : "memory");
 }
 
+uint64_t mm_port_interrupts_off(void)
+{
+    uint64_t flags;
+
+    __asm__ volatile("pushfq\n\tpopq %0\n\tcli" : "=r"(flags) : : "memory");
+    return flags & PORT_RFLAGS_IF;
+}
+
+void mm_port_interrupts_restore(uint64_t saved)
+{
+    if ((saved & PORT_RFLAGS_IF) != 0)
+        __asm__ volatile("sti" : : : "memory");
+}
+
 struct mm_port_cpuid mm_port_cpuid(uint32_t leaf, uint32_t subleaf)
 {
     return cpuid_or_zero(leaf, subleaf);

@@ -15,7 +15,7 @@ HOST_TEST_SRCS   := $(sort $(wildcard tests/host/test_*.c))
 HOST_SHARED_SRCS := $(filter-out $(HOST_TEST_SRCS),$(sort $(wildcard tests/host/*.c)))
 HOST_TESTS       := $(HOST_TEST_SRCS:tests/host/%.c=%)
 HOST_WX_TESTS    := test_write_execute
-HOST_TSAN_TESTS  := test_threads test_paging_threads test_hosted test_hosted_mmu test_smp test_interrupts test_kvm_threads \
+HOST_TSAN_TESTS  := test_threads test_paging_threads test_paging_owner test_hosted test_hosted_mmu test_smp test_interrupts test_kvm_threads \
                     $(filter test_kheap%,$(HOST_TESTS)) test_stress_pmm test_misuse_pmm test_stress_heap test_misuse_heap test_heap_races \
                     test_heap_late test_heap_switches
 

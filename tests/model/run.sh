@@ -1,7 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
 #
-# Checks the models of the TLB shootdown and of the magazines with Spin. usage: run.sh [--all]
+# Checks the models of the TLB shootdown, of the magazines and of the owner of a space with Spin.
+# usage: run.sh [--all]
 #
 # A case is a line of the table below: its name (magazine-* are of magazine.pml, all others of
 # shootdown.pml), what has to come out, and the model's options.
@@ -12,6 +13,7 @@
 #               call returned, a deadlock, more answers than were asked for, a fair run without end
 #   twice, loses, denies   likewise: a frame is handed out twice, is in no place or in two, memory
 #               is said to be out while a frame is free
+#   meets       likewise: two CPUs work in one space at once
 # The cases of the second kind leave out one thing of the protocol each; a model that cannot fail
 # would prove nothing. A search that ends for want of memory, depth or time has failed.
 # Prints a line for each case, and how it came to an error that should not be; the last line is
@@ -73,6 +75,16 @@ magazine-forgets    denies      -DBLOCKS=1 -DSWITCH -DSWITCH_FORGETS
 magazine-early      twice       -DBLOCKS=1 -DWHOLE_EARLY
 magazine-stays      twice       -DBLOCKS=1 -DWHOLE_STAYS
 magazine-no-fill    loses       -DBLOCKS=1 -DNO_FILL
+owner               holds
+owner-kernel        holds       -DKERNEL
+owner-look-first    meets       -DLOOK_FIRST
+owner-no-barrier    meets       -DNO_BARRIER
+owner-barrier-first meets       -DBARRIER_FIRST
+owner-no-wait       meets       -DNO_WAIT
+owner-one-place     meets       -DONE_PLACE
+owner-leave-early   meets       -DLEAVE_EARLY
+owner-lock-inside   sticks      -DLOCK_INSIDE
+owner-no-serve      sticks      -DNO_SERVE
 TABLE
 }
 
@@ -86,6 +98,8 @@ four-cpus           holds       -DCPUS=4 -DSHOOTERS=2
 magazine-three      holds       -DCPUS=3 -DBLOCKS=1
 magazine-buffer     holds       -DBUFFERED=3 -DBLOCKS=1
 magazine-switches   holds       -DSWITCH
+owner-three         holds       -DCPUS=3
+owner-three-kernel  holds       -DCPUS=3 -DKERNEL
 TABLE
 }
 
@@ -99,6 +113,7 @@ outcome() {
         'pan:1: assertion violated '*'(2==0))'*) echo twice ;;
         'pan:1: assertion violated '*'(3==0))'*) echo loses ;;
         'pan:1: assertion violated '*'(4==0))'*) echo denies ;;
+        'pan:1: assertion violated '*'(6==0))'*) echo meets ;;
         'pan:1: assertion violated'*) echo "breaks an assumption of the model" ;;
         'pan:1: invalid end state'*) echo sticks ;;
         'pan:1: acceptance cycle'*) echo starves ;;
@@ -119,6 +134,7 @@ run_case() {
     shift 2
     case $name in
         magazine-*) model=$models/magazine.pml ;;
+        owner | owner-*) model=$models/owner.pml ;;
         *) model=$models/shootdown.pml ;;
     esac
     rm -rf "${out:?}/$name"
@@ -128,7 +144,7 @@ run_case() {
         holds) compiled='-O2 -DNOCLAIM -DSAFETY' searched='' ;;
         uses) compiled='-O0 -DNOCLAIM -DSAFETY -DBFS' searched='' ;;
         sticks | miscounts) compiled='-O0 -DNOCLAIM -DSAFETY' searched='' ;;
-        twice | loses | denies) compiled='-O0 -DNOCLAIM -DSAFETY' searched='' ;;
+        twice | loses | denies | meets) compiled='-O0 -DNOCLAIM -DSAFETY' searched='' ;;
         progresses) compiled='-O2 -DNFAIR=3' searched='-a -f' ;;
         starves) compiled='-O0 -DNFAIR=3' searched='-a -f' ;;
         *) usage ;;

@@ -53,11 +53,17 @@ struct paging_stats {
 };
 
 struct paging_window;
+struct space_place; /* internal */
 
 /* Letters: c constant; l guarded by lock; k guarded by the lock of the kernel space; o read without
- * a lock, written under it. */
+ * a lock, written under it. A CPU that uses the space alone comes to own it and does without the lock for
+ * single pages, until another one wants the space (mm/paging_owner.h). */
 struct address_space {
-    struct mm_port_lock lock;     /*   guards the tables and what is marked l */
+    struct mm_port_lock lock; /*   guards the tables and what is marked l */
+    uint32_t visits;  /* l single pages that `visitor` takes the lock for until it owns it */
+    uint32_t visitor; /* l a slot */
+    uint32_t revoked; /* l how often an owner was sent away */
+    struct space_place *owner;    /* o the place of who needs no lock, or NULL */
     unsigned levels;              /* c 4 or 5 */
     unsigned physical_bits;       /* c MAXPHYADDR */
     bool huge_pages;              /* c 1 GiB leaves may be used */
@@ -69,8 +75,8 @@ struct address_space {
     struct address_space *shared; /* k kernel space: first that shares; else: the next one */
     uint64_t unhooked;            /* o tables that were ever taken out: paging_translate() */
     struct paging_window *window; /* o see paging_watch() */
-    struct {                      /* l the table of the last 4 KiB leaf that was changed */
-        uint64_t region;          /*   address / 2 MiB, or UINT64_MAX: none */
+    struct {             /* l (or by the owner) the table of the last 4 KiB leaf that was changed */
+        uint64_t region; /*   address / 2 MiB, or UINT64_MAX: none */
         uint64_t *table;
         uint64_t *entry; /*   of the table above that leads to it */
     } last;
@@ -118,8 +124,10 @@ void paging_switch(struct address_space *space);
  *               MM_ALLOW_WRITE_EXECUTE allows it; two memory types; global in a space that shares its
  *               upper half);
  *               MM_ALREADY_MAPPED (also by a larger leaf); MM_OUT_OF_MEMORY. Nothing changed.
- *   Locking:    takes the lock of the space; the lock of the pmm not under it.
- *   Cost:       in the table of the last change: the lock, one compare and three stores. */
+ *   Locking:    takes the lock of the space, unless the caller's slot owns it; the lock of the pmm not
+ *               under it.
+ *   Cost:       in the table of the last change: the lock, or two stores and a compare of its owner; one
+ *               compare and three stores. */
 MM_MUST_USE mm_status_t paging_map_page(struct address_space *space, vaddr_t page, paddr_t frame,
                                         paging_rights_t rights);
 
@@ -143,7 +151,8 @@ MM_MUST_USE mm_status_t paging_map_frames(struct address_space *space, vaddr_t p
  *   Returns:    MM_OK and, unless `frame` is NULL, the frame that was mapped. It stays allocated.
  *   On failure: MM_NOT_ALIGNED, MM_INVALID_ADDRESS, MM_NOT_MAPPED; MM_OUT_OF_MEMORY only if a large
  *               leaf had to be split. Nothing changed.
- *   Cost:       in the table of the last change: the lock, a load, three stores, the shootdown. */
+ *   Locking:    as paging_map_page; the shootdown is under it.
+ *   Cost:       as paging_map_page, and a load and the shootdown. */
 MM_MUST_USE mm_status_t paging_unmap_page(struct address_space *space, vaddr_t page,
                                           paddr_t *frame);
 

@@ -7,8 +7,8 @@
  * memcpy, memset, memmove and memcmp and nothing else.
  *
  * mm never holds one of its locks across mm_port_log, mm_port_bug or mm_port_time_ns, except where it
- * gives up for good (mm_fatal: a log line, then mm_port_halt). It holds the lock of an address space
- * across mm_port_tlb_shootdown. */
+ * gives up for good (mm_fatal: a log line, then mm_port_halt). It holds the lock of an address space,
+ * or has interrupts off as its owner, across mm_port_tlb_shootdown. */
 #ifndef MM_PORT_H
 #define MM_PORT_H
 
@@ -59,6 +59,12 @@ struct mm_port_lock {
 uint64_t mm_port_lock(struct mm_port_lock *lock);
 void mm_port_unlock(struct mm_port_lock *lock, uint64_t saved);
 
+/* Keeps interrupts of this CPU away as the lock does, without a lock: for what only one CPU may do at
+ * the moment and a handler must not find half done. May stand inside of itself or under a lock.
+ *   Returns:  what mm_port_interrupts_restore needs. mm's fast paths ask mm_port_pin() (port_slot.h). */
+uint64_t mm_port_interrupts_off(void);
+void mm_port_interrupts_restore(uint64_t saved);
+
 struct mm_port_cpuid {
     uint32_t eax, ebx, ecx, edx;
 };
@@ -105,7 +111,7 @@ unsigned mm_port_cpu_slot(void);
 /* Returns when each other CPU that uses mm has executed a full memory barrier since the call began, and
  * this CPU too: what it had stored before is seen by all, and the other way round. It is what lets
  * one CPU look into the caches of another, whose fast path has no barrier.
- *   Context:  interrupts off, a lock of the pmm or of a heap held. Takes no lock of mm, and while it
+ *   Context:  interrupts off, a lock of the pmm, of a heap or of a space held. Takes no lock of mm, and while it
  *             waits it serves the requests of other CPUs, as mm_port_tlb_shootdown() does.
  *   Cost:     an interrupt to each CPU; a system call in a Linux process. Not for fast paths. */
 void mm_port_cpu_barrier(void);
@@ -120,7 +126,7 @@ struct mm_tlb_batch {
 
 /* Drops the batch from the TLB of every CPU, this one included (SDM vol. 3, 4.10.5).
  *   Returns:  when no CPU can use one of these translations any more.
- *   Context:  interrupts off, the lock of an address space held. Takes no lock of mm, and while it
+ *   Context:  interrupts off, an address space held: its lock, or it is this CPU's. Takes no lock of mm, and while it
  *             waits it serves the requests of other CPUs; so does mm_port_lock() while it spins, or two
  *             CPUs could wait for each other. */
 void mm_port_tlb_shootdown(const struct mm_tlb_batch *batch);
