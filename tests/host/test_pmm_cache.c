@@ -564,18 +564,27 @@ static void large_block_below_4_gib_does_not_go_first(void **state)
     assert_pmm_sound(pmm);
 }
 
-static void memory_above_4_gib_goes_first(void **state)
+/* Low memory, and 8 MiB on both sides of 4 GiB. False, and nothing, under a sanitizer. */
+static bool set_up_across_4_gib(void)
 {
     const struct boot_range list[] = {
         ROW(MM_MIB(1), MM_MIB(64), BOOT_USABLE),
         ROW(MM_GIB(4) - MM_MIB(8), MM_GIB(4) + MM_MIB(8), BOOT_USABLE),
     };
+
+    if (support_is_sanitized())
+        return false;
+    machine_set_up(&machine, list, COUNT_OF(list), false);
+    return true;
+}
+
+static void memory_above_4_gib_goes_first(void **state)
+{
     paddr_t frame;
 
     (void)state;
-    if (support_is_sanitized())
+    if (!set_up_across_4_gib())
         return;
-    machine_set_up(&machine, list, COUNT_OF(list), false);
     assert_true(alloc_one() >= MM_GIB(4));
     assert_ok(pmm_alloc_contiguous(pmm, 3, FRAME_SIZE, PMM_NO_LIMIT, &frame));
     assert_true(frame >= MM_GIB(4));
@@ -594,16 +603,11 @@ static void memory_above_4_gib_goes_first(void **state)
 
 static void block_may_lie_across_4_gib(void **state)
 {
-    const struct boot_range list[] = {
-        ROW(MM_MIB(1), MM_MIB(64), BOOT_USABLE),
-        ROW(MM_GIB(4) - MM_MIB(8), MM_GIB(4) + MM_MIB(8), BOOT_USABLE),
-    };
     paddr_t frame;
 
     (void)state;
-    if (support_is_sanitized())
+    if (!set_up_across_4_gib())
         return;
-    machine_set_up(&machine, list, COUNT_OF(list), false);
     while (pmm_alloc_frame_flags(pmm, PMM_NOZERO, &frame) == MM_OK)
         ;
     pmm_free_contiguous(pmm, MM_GIB(4) - MM_MIB(1), 512);
