@@ -331,6 +331,28 @@ static void misuse_steer(void)
         kfree(blocks[i]);
 }
 
+/* What a block gets when it grows, to a size that may have been its own before, holds zeroes. */
+static void misuse_resized(void)
+{
+    size_t bytes = misuse.size, less = bytes - bytes / 4;
+    unsigned char *block = misuse_alloc();
+
+    memset(block, 0x5a, bytes);
+    for (unsigned round = 0; round < 3; round++) {
+        block = krealloc(block, 2 * bytes);
+        MISUSE_REQUIRE(block != NULL && block[0] == 0x5a && block[less - 1] == 0x5a);
+        MISUSE_REQUIRE(misuse_is_zero(block + bytes, bytes));
+        memset(block, 0x5a, 2 * bytes);
+        block = krealloc(block, less);
+        MISUSE_REQUIRE(block != NULL && block[0] == 0x5a && block[less - 1] == 0x5a);
+        MISUSE_REQUIRE(kheap_verify(kheap_default()));
+        block = krealloc(block, bytes);
+        MISUSE_REQUIRE(block != NULL && misuse_is_zero(block + less, bytes - less));
+        memset(block, 0x5a, bytes);
+    }
+    kfree(block);
+}
+
 static void misuse_old_content(void)
 {
     for (unsigned i = 0; i < 20; i++) {
@@ -339,6 +361,7 @@ static void misuse_old_content(void)
         memset(block, 0xa7, misuse.size);
         kfree(block);
     }
+    misuse_resized();
 }
 
 /* NULL without a report. */

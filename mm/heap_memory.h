@@ -61,6 +61,8 @@ void heap_spare_count_locked(struct kheap *heap, bool counts, bool more);
 
 /* Reserves neighbouring addresses of the window, `bytes` a multiple of HEAP_CHUNK_BYTES. */
 bool heap_window_reserve(struct kheap *heap, uint64_t bytes, uint64_t *offset);
+/* Reserves just these, multiples of HEAP_CHUNK_BYTES; false if one of them is taken. */
+bool heap_window_reserve_at(struct kheap *heap, uint64_t offset, uint64_t bytes);
 /* Gives addresses up; what is committed there is gone already. */
 void heap_window_unreserve(struct kheap *heap, uint64_t offset, uint64_t bytes);
 

@@ -313,6 +313,12 @@ void heap_shrink(struct kheap *heap, unsigned keep);
 MM_MUST_USE bool heap_large_take(struct kheap *heap, uint64_t bytes, uint64_t align_bytes,
                                  uint64_t *offset, bool *zeroed, uint64_t *moves);
 void heap_large_give(struct kheap *heap, uint64_t offset, uint64_t bytes);
+/* Makes the large block at `base` one of `bytes`, more than MAX_BLOCK_SIZE, where it stands: its tail goes to
+ * the pmm, as far as no 2 MiB leaf is cut, or it gets the addresses behind it. What is new holds zeroes.
+ * Without the lock, in a thread of control; the block is the caller's.
+ *   Returns:  false if that is impossible; nothing has changed. */
+MM_MUST_USE bool heap_large_resize(struct kheap *heap, struct heap_span *span, vaddr_t base,
+                                   size_t bytes);
 /* The block of the span, of such pages, was freed in an interrupt handler, which cannot give them back: the
  * next heap_shrink() that may does. */
 void heap_large_put_off_locked(struct kheap *heap, struct heap_span *span);

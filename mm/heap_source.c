@@ -44,6 +44,20 @@ bool heap_window_reserve(struct kheap *heap, uint64_t bytes, uint64_t *offset)
     return done;
 }
 
+bool heap_window_reserve_at(struct kheap *heap, uint64_t offset, uint64_t bytes)
+{
+    uint64_t first = offset >> KHEAP_CHUNK_SHIFT, end = (offset + bytes) >> KHEAP_CHUNK_SHIFT;
+    uint64_t saved = mm_port_lock(&heap->lock);
+    bool done = end <= heap->front.bytes >> KHEAP_CHUNK_SHIFT;
+
+    for (uint64_t i = first; done && i < end; i++)
+        done = heap->front.table[i] == NULL;
+    for (uint64_t i = first; done && i < end; i++)
+        __atomic_store_n(&heap->front.table[i], &heap_chunk_reserved.front, __ATOMIC_RELEASE);
+    mm_port_unlock(&heap->lock, saved);
+    return done;
+}
+
 void heap_window_unreserve(struct kheap *heap, uint64_t offset, uint64_t bytes)
 {
     uint64_t saved = mm_port_lock(&heap->lock);

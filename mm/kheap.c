@@ -551,6 +551,15 @@ static void stay_in_place(struct heap_span *span, unsigned index, void *block, s
         __atomic_store_n(&span->states[index], KHEAP_BYTE_ALIGNED, __ATOMIC_RELAXED);
 }
 
+/* A block of pages of its own stays one where it is, unless each call is to be seen. */
+static bool resize_large(struct kheap *heap, struct heap_span *span, void *block, size_t bytes)
+{
+    if (bytes <= MAX_BLOCK_SIZE || !span->own_chunks || span->guards != 0 ||
+        __atomic_load_n(&heap->off, __ATOMIC_RELAXED) || !heap_slot_is_thread(mm_port_cpu_slot()))
+        return false;
+    return heap_large_resize(heap, span, (uintptr_t)block, bytes);
+}
+
 static void *resize(struct kheap *heap, void *block, size_t bytes, vaddr_t site)
 {
     unsigned index;
@@ -569,6 +578,11 @@ static void *resize(struct kheap *heap, void *block, size_t bytes, vaddr_t site)
     size_t old = room_of(span, index), align = alignment_of(span, index);
     if (fits_in_place(span, bytes)) {
         memset((uint8_t *)block + bytes, 0, old - bytes);
+        return block;
+    }
+    if (resize_large(heap, span, block, bytes)) {
+        if (bytes < old)
+            memset((uint8_t *)block + bytes, 0, room_of(span, index) - bytes);
         return block;
     }
     uint8_t *moved = align > 16 ? slow_alloc(heap, bytes, align, false, site)

@@ -111,7 +111,8 @@ void *kheap_alloc_nozero(struct kheap *heap, size_t bytes);
  *               (a process that gave mm any pages): up to `align_bytes` more, all of it cleared. */
 void *kheap_alloc_aligned(struct kheap *heap, size_t bytes, size_t align_bytes);
 
-/* Makes a block larger or smaller, in place where possible; it may move, and then it has its content
+/* Makes a block larger or smaller, in place where possible (above 1 MiB in a heap with a window: if the
+ * addresses behind it are free; what it no longer needs goes back, if no 2 MiB leaf is cut); it may move, and then it has its content
  * up to the smaller of the two sizes and the alignment that kheap_alloc_aligned() gave it.
  *   Content:    behind the old content zeroes, up to kheap_size(); if the block was not zeroed when it
  *               was made, anything up to its old kheap_size(). A block that gets smaller stays where
