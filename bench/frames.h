@@ -28,6 +28,7 @@ struct frames_subject {
     void (*put_zero)(void *self, uint64_t frame); /* NULL: does not know zero frames */
     int (*get_large)(void *self, unsigned flags, uint64_t *out); /* NULL: no 2 MiB blocks */
     void (*put_large)(void *self, uint64_t block);
+    int (*get_run)(void *self, unsigned flags, uint64_t *out); /* 128 neighbours; NULL: none */
     int (*get_many)(void *self, uint64_t count, unsigned flags, uint64_t *out);
     void (*put_many)(void *self, const uint64_t *frames, uint64_t count);
     void (*drain)(void *self); /* gives back what CPUs hold; NULL: nothing is held */

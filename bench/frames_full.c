@@ -160,9 +160,11 @@ static void last_free_rounds(struct bench *bench, struct frames_run *runs, struc
 
 /* ---- fail_* ---- */
 
+typedef int (*get_function)(void *self, unsigned flags, uint64_t *out);
+
 /* Before each "no" a frame comes and goes, so that nobody answers from memory of the last one. */
-static double measure_fail(const struct frames_run *run, struct taken *taken,
-                           int (*get)(void *, unsigned, uint64_t *), uint64_t times, uint64_t *seed)
+static double measure_fail(const struct frames_run *run, struct taken *taken, get_function get,
+                           uint64_t times, uint64_t *seed)
 {
     uint64_t ticks = 0, frame;
 
@@ -180,21 +182,30 @@ static double measure_fail(const struct frames_run *run, struct taken *taken,
     return bench_ns(ticks) / (double)times;
 }
 
+enum fail_kind { FAIL_FRAME, FAIL_LARGE, FAIL_RUN };
+
+static get_function failing_call(const struct frames_subject *subject, enum fail_kind kind)
+{
+    const get_function calls[] = { subject->get, subject->get_large, subject->get_run };
+
+    return calls[kind];
+}
+
 static void fail_rounds(struct bench *bench, struct frames_run *runs, struct taken *taken,
-                        const char *workload, bool large)
+                        const char *workload, enum fail_kind kind)
 {
     uint64_t times = bench_pick(bench, 2, 20, 50);
 
     for (unsigned round = 0; round < bench_rounds(bench); round++) {
         for (unsigned i = 0; i < frames_count; i++) {
             const struct frames_subject *subject = runs[i].subject;
+            get_function get = failing_call(subject, kind);
             uint64_t seed = 7 + round;
 
-            if (large && subject->get_large == NULL)
+            if (get == NULL)
                 continue;
             bench_sample(bench_row(bench, workload, subject->name, 1, "ns"),
-                         measure_fail(&runs[i], &taken[i],
-                                      large ? subject->get_large : subject->get, times, &seed));
+                         measure_fail(&runs[i], &taken[i], get, times, &seed));
         }
     }
 }
@@ -204,11 +215,11 @@ static void fail_rounds(struct bench *bench, struct frames_run *runs, struct tak
 void frames_measure_full(struct bench *bench, struct frames_run *runs)
 {
     static const char *const workloads[] = { "last_free", "fail_request", "full90",
-                                             "fail_request_2m" };
+                                             "fail_request_2m", "fail_request_run" };
     struct taken taken[FRAMES_SUBJECTS];
-    bool wanted[4], any = false;
+    bool wanted[5], any = false;
 
-    for (unsigned i = 0; i < 4; i++)
+    for (unsigned i = 0; i < 5; i++)
         any |= wanted[i] = bench_wants(bench, workloads[i]);
     if (!any)
         return;
@@ -217,7 +228,7 @@ void frames_measure_full(struct bench *bench, struct frames_run *runs)
     if (wanted[0])
         last_free_rounds(bench, runs, taken);
     if (wanted[1])
-        fail_rounds(bench, runs, taken, workloads[1], false);
+        fail_rounds(bench, runs, taken, workloads[1], FAIL_FRAME);
     for (unsigned i = 0; i < frames_count; i++)
         keep_part(&runs[i], &taken[i], 90);
     if (wanted[2])
@@ -226,7 +237,9 @@ void frames_measure_full(struct bench *bench, struct frames_run *runs)
     for (unsigned i = 0; i < frames_count; i++)
         keep_part(&runs[i], &taken[i], 75);
     if (wanted[3])
-        fail_rounds(bench, runs, taken, workloads[3], true);
+        fail_rounds(bench, runs, taken, workloads[3], FAIL_LARGE);
+    if (wanted[4])
+        fail_rounds(bench, runs, taken, workloads[4], FAIL_RUN);
     for (unsigned i = 0; i < frames_count; i++)
         give_all(&runs[i], &taken[i]);
 }

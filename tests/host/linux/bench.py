@@ -19,7 +19,7 @@ from pathlib import Path
 
 FRAMES = ("pair_hot pair_hot_zeroed pair_known_zero batch512 fill_get fill_free random_free refill "
           "full90 last_free pair_2m found_2m_50 found_2m_90 fail_request fail_request_2m "
-          "meta_kib_per_gib init_1g init_16g").split()
+          "fail_request_run meta_kib_per_gib init_1g init_16g").split()
 FRAMES_2 = "mt2_hot mt2_batch mt2_cross".split()
 PAGING = ("map_4k protect_4k unmap_4k translate_random map_range_4k unmap_range_4k map_range_2m "
           "split_2m").split()
