@@ -49,7 +49,7 @@ static void *mello_create(void *metadata, uint64_t bytes)
 /* The one request of the suite that takes a call more than through the pointer. */
 static int mello_get_run(void *self, unsigned flags, uint64_t *out)
 {
-    return pmm_alloc_contiguous_flags(self, 128, 4096, PMM_NO_LIMIT, flags, out);
+    return (int)pmm_alloc_contiguous_flags(self, 128, 4096, PMM_NO_LIMIT, flags, out);
 }
 
 const struct frames_subject frames_mello = {
