@@ -59,8 +59,9 @@ HOST_LINK_test_init := -Wl,--wrap=kheap_create
 # A handler comes in when the heap has drained its caches, or is about to take its lock.
 HOST_LINK_test_threads := -Wl,--wrap=mm_port_cpu_barrier -Wl,--wrap=mm_port_lock
 
-# Another CPU comes in when a free has looked its block up.
-HOST_LINK_test_heap_races := -Wl,--wrap=heap_span_at -Wl,--wrap=heap_block_index
+# Another CPU comes in when a free has looked its block up, or is about to take the lock.
+HOST_LINK_test_heap_races := -Wl,--wrap=heap_span_at -Wl,--wrap=heap_block_index \
+                             -Wl,--wrap=mm_port_lock
 
 # Another CPU asks for memory that is just being given back.
 HOST_LINK_test_heap_late := -Wl,--wrap=pmm_free_contiguous -Wl,--wrap=heap_may_find_more

@@ -6,8 +6,9 @@
  *   the test's CPU    kfree: looks the span up | ......................... | goes on
  *   another CPU                                 frees, drains, allocates
  *
- * The moments are behind each look-up of a span or of a block's number without the lock: the link puts
- * __wrap_heap_span_at() and __wrap_heap_block_index() in front of the functions. */
+ * The moments are behind each look-up of a span or of a block's number without the lock, and before the
+ * lock: the link puts __wrap_heap_span_at(), __wrap_heap_block_index() and __wrap_mm_port_lock() in front
+ * of the functions. */
 #include "threads.h"
 
 #include "mm/heap_parts.h"
@@ -18,6 +19,7 @@
 static struct machine machine;
 static struct kheap *heap;
 static unsigned moments_to_go; /* 0: nobody is stopped */
+static unsigned locks_to_go;   /* the same before the lock */
 static void *(*other_cpu)(void *);
 
 static unsigned char *victim;
@@ -30,6 +32,8 @@ bool __real_heap_block_index(const struct heap_span *span, vaddr_t address, unsi
                              bool *first);
 bool __wrap_heap_block_index(const struct heap_span *span, vaddr_t address, unsigned *index,
                              bool *first);
+uint64_t __real_mm_port_lock(struct mm_port_lock *lock);
+uint64_t __wrap_mm_port_lock(struct mm_port_lock *lock);
 
 static void on_other_cpu(void *(*body)(void *))
 {
@@ -61,6 +65,13 @@ bool __wrap_heap_block_index(const struct heap_span *span, vaddr_t address, unsi
 
     a_moment_has_come();
     return found;
+}
+
+uint64_t __wrap_mm_port_lock(struct mm_port_lock *lock)
+{
+    if (locks_to_go != 0 && lock == &heap->lock && --locks_to_go == 0)
+        on_other_cpu(other_cpu);
+    return __real_mm_port_lock(lock);
 }
 
 static void set_up(void)
@@ -173,6 +184,142 @@ static void heap_spans_that_were_pinned_serve_again(void **state)
     assert_int_equal(kheap_stats(heap).free_bytes, before.free_bytes);
 }
 
+/* ---- a run, freed by a CPU that has no cache and so pins nothing ---- */
+
+#define RUN_BYTES MM_KIB(256)
+
+enum place { ELSEWHERE, AROUND, OF_A_CLASS };
+
+static unsigned char *runs[MM_MIB(4) / RUN_BYTES];
+static size_t run_count;
+static void *newcomer;
+static size_t newcomer_bytes;
+
+/* Nothing is left in which the newcomer could stand. */
+static void *fill(void *argument)
+{
+    (void)argument;
+    run_count = filler_count = 0;
+    while (run_count < COUNT_OF(runs) && (runs[run_count] = kheap_alloc(heap, RUN_BYTES)) != NULL)
+        run_count++;
+    while (filler_count < FILLERS &&
+           (fillers[filler_count] = kheap_alloc(heap, KHEAP_CLASS_MOST)) != NULL)
+        filler_count++;
+    return NULL;
+}
+
+static void *free_all(void *argument)
+{
+    (void)argument;
+    for (size_t i = 0; i < run_count; i++)
+        kheap_free(heap, runs[i]);
+    for (size_t i = 0; i < filler_count; i++)
+        kheap_free(heap, fillers[i]);
+    filler_count = 0;
+    return NULL;
+}
+
+static unsigned char **run_at(const unsigned char *address)
+{
+    for (size_t i = 0; i < run_count; i++)
+        if (runs[i] == address)
+            return &runs[i];
+    return NULL;
+}
+
+/* Takes two runs that are one when both are free out of `runs`.
+ *   Returns:  the first of them. */
+static unsigned char *take_pair(void)
+{
+    for (size_t i = 0; i < run_count; i++) {
+        unsigned char *run = runs[i];
+        if (run == NULL || !mm_is_aligned((uintptr_t)run, 2 * RUN_BYTES) ||
+            run_at(run + RUN_BYTES) == NULL)
+            continue;
+        *run_at(run + RUN_BYTES) = NULL;
+        runs[i] = NULL;
+        return run;
+    }
+    fail_msg("no two runs side by side");
+    return NULL;
+}
+
+static void *free_victim_and_take_newcomer(void *argument)
+{
+    (void)argument;
+    kheap_free(heap, victim);
+    kheap_drain(heap, KHEAP_ALL_SLOTS);
+    newcomer = kheap_alloc(heap, newcomer_bytes);
+    return NULL;
+}
+
+/* Frees a run and, where `to_go` gets to 0, lets the other CPU do so, too, and then take a block with the
+ * memory of the run's span.
+ *   Returns:  false if it does not get there. */
+static bool free_run_stopped_at(unsigned *to_go, unsigned nth, enum place place)
+{
+    struct heap_span *span;
+    unsigned char *pair, *other;
+
+    set_up();
+    on_other_cpu(fill);
+    pair = take_pair();
+    other = take_pair();
+    victim = pair + RUN_BYTES;
+    newcomer_bytes = place == OF_A_CLASS ? KHEAP_CLASS_MOST : 2 * RUN_BYTES;
+    if (place == AROUND)
+        kheap_free(heap, pair);
+    if (place == ELSEWHERE) {
+        kheap_free(heap, other);
+        kheap_free(heap, other + RUN_BYTES);
+    }
+    kheap_drain(heap, KHEAP_ALL_SLOTS);
+    span = __real_heap_span_at(heap, (uintptr_t)victim);
+    assert_null(heap_cache_at(heap, mm_port_cpu_slot()));
+    bugs_count_begin();
+    newcomer = NULL;
+    other_cpu = free_victim_and_take_newcomer;
+    *to_go = nth;
+    kheap_free(heap, victim);
+    bool stopped = *to_go == 0;
+    *to_go = 0;
+    assert_int_equal(bugs_count_end(), stopped);
+    if (stopped) {
+        assert_ptr_equal(newcomer, place == ELSEWHERE ? other : place == AROUND ? pair : victim);
+        assert_ptr_equal(__real_heap_span_at(heap, (uintptr_t)newcomer), span);
+        assert_int_equal(kheap_size(heap, newcomer), newcomer_bytes);
+    }
+    assert_true(kheap_verify(heap));
+    kheap_free(heap, newcomer);
+    if (place != AROUND)
+        kheap_free(heap, pair);
+    if (place != ELSEWHERE) {
+        kheap_free(heap, other);
+        kheap_free(heap, other + RUN_BYTES);
+    }
+    on_other_cpu(free_all);
+    kheap_drain(heap, KHEAP_ALL_SLOTS);
+    assert_true(kheap_verify(heap));
+    assert_int_equal(kheap_stats(heap).used_blocks, 0);
+    return stopped;
+}
+
+static void heap_run_that_nobody_has_pinned_spares_the_next_one(void **state)
+{
+    (void)state;
+    for (enum place place = ELSEWHERE; place <= AROUND; place++)
+        for (unsigned nth = 1; free_run_stopped_at(&moments_to_go, nth, place); nth++)
+            assert_true(nth < 100);
+}
+
+/* In the last moment: a block of a class that begins where the run did would still be a wrong free. */
+static void heap_run_that_ended_before_the_lock_is_reported(void **state)
+{
+    (void)state;
+    for (enum place place = ELSEWHERE; place <= OF_A_CLASS; place++)
+        assert_true(free_run_stopped_at(&locks_to_go, 1, place));
+}
+
 /* ---- the owner has overwritten what the other CPU did ---- */
 
 #define BLOCKS 600u
@@ -219,6 +366,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(heap_block_freed_twice_at_once_spares_those_of_the_next_span),
         TEST(heap_spans_that_were_pinned_serve_again),
+        TEST(heap_run_that_nobody_has_pinned_spares_the_next_one),
+        TEST(heap_run_that_ended_before_the_lock_is_reported),
         TEST(heap_second_free_outlives_the_last_block_of_the_span),
     };
 

@@ -147,6 +147,26 @@ static void kfree_of_an_interior_address_is_reported(void **state)
     kheap_free(heap, block);
 }
 
+/* What is wrong with it is the address, whatever the size. */
+static void kfree_sized_of_an_interior_address_is_reported_as_such(void **state)
+{
+    static const size_t blocks[] = { 64, 1024, 5000, KHEAP_CLASS_MOST, KHEAP_CLASS_MOST + 1 };
+    static const size_t sizes[] = { 0, 16, 2000, KHEAP_CLASS_MOST, MM_MIB(1) };
+
+    (void)state;
+    heap_set_up(MM_MIB(4));
+    for (size_t i = 0; i < COUNT_OF(blocks); i++) {
+        unsigned char *block = kmalloc(blocks[i]);
+        for (size_t j = 0; j < COUNT_OF(sizes); j++)
+            EXPECT_BUG_UNCHANGED(address_words("inside", block + 16),
+                                 kfree_sized(block + 16, sizes[j]));
+        EXPECT_BUG_UNCHANGED(address_words("inside", block + 16),
+                             kfree_sized(block + 16, blocks[i]));
+        kfree_sized(block, blocks[i]);
+    }
+    assert_all_free();
+}
+
 static void kfree_of_a_misaligned_address_in_free_memory_is_reported(void **state)
 {
     unsigned char *block;
@@ -278,6 +298,7 @@ int main(void)
         TEST(kfree_sized_of_another_size_is_reported),
         TEST(kfree_sized_of_a_size_without_a_class_is_reported),
         TEST(kfree_of_an_interior_address_is_reported),
+        TEST(kfree_sized_of_an_interior_address_is_reported_as_such),
         TEST(kfree_of_a_misaligned_address_in_free_memory_is_reported),
         TEST(kfree_outside_the_heap_is_reported),
         TEST(kfree_of_the_heaps_own_state_is_reported),

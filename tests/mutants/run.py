@@ -112,7 +112,8 @@ def link_program(build, program, mutants, folder):
                                   "-Wl,--wrap=heap_may_find_more"],
                "test_heap_switches": ["-Wl,--wrap=mm_port_lock"],
                "test_heap_races": ["-Wl,--wrap=heap_span_at",
-                                   "-Wl,--wrap=heap_block_index"],
+                                   "-Wl,--wrap=heap_block_index",
+                                   "-Wl,--wrap=mm_port_lock"],
                "test_threads": ["-Wl,--wrap=mm_port_cpu_barrier",
                                 "-Wl,--wrap=mm_port_lock"]}.get(program, [])
     subprocess.run(["gcc", *options, "-o", out, *objects, "-lcmocka", "-lpthread"],
