@@ -5,9 +5,10 @@
  *   fake RAM:  physical 0 ........................ ram.end
  *              ram.base ....... in this process .. ram.base + ram.end      HHDM offset = ram.base
  *
- * Invariants that are checked here because mm promises them in port.h: no lock of mm is held across
- * log, bug, halt and clock; a lock is not taken twice by one thread; only its owner releases it. A
- * lock's word holds the number of the thread that owns it, 0 if none. */
+ * Invariants that are checked here because mm promises them in port.h: no lock of mm is held, and no
+ * interrupts are switched off by it, across log, bug, halt and clock; a lock is not taken twice by one
+ * thread; only its owner releases it. A lock's word holds the number of the thread that owns it, 0 if
+ * none. */
 #include <mm/mm.h>
 
 #include "hosted_parts.h"

@@ -11,6 +11,8 @@
 
 #include "mm/paging_owner.h"
 
+#include <mm/audit.h>
+
 #include <poll.h>
 
 #define REGION ((vaddr_t)0xffffa00000000000)
@@ -187,6 +189,238 @@ static void owner_is_not_interrupted_inside(void **state)
     tear_down();
 }
 
+/* ---- Everybody who wants the space ---- */
+
+static struct address_space user;
+static struct paging_window window;
+
+static bool never_fill(void *context, struct address_space *filled, vaddr_t address, uint64_t error)
+{
+    (void)context;
+    (void)filled;
+    (void)address;
+    (void)error;
+    return false;
+}
+
+static void own_in_handler(void)
+{
+    use_pages(1, VISITS);
+}
+
+/* Makes the slot of an interrupt handler the owner. */
+static void let_handler_own(void)
+{
+    hosted_interrupt_raise(LINE);
+    assert_ptr_equal(owner_now(), own_place() + 1);
+}
+
+static mm_status_t want_map_page(void)
+{
+    return paging_map_page(&space, page_of(0, 1), FRAME, RW);
+}
+
+static mm_status_t want_map_range(void)
+{
+    return paging_map_range(&space, page_of(2, 0), MM_MIB(2), LARGE_PAGE_SIZE, RW);
+}
+
+static mm_status_t want_protect_page(void)
+{
+    return paging_protect_page(&space, page_of(0, 0), PAGING_READ);
+}
+
+static mm_status_t want_protect_range(void)
+{
+    return paging_protect_range(&space, page_of(0, 0), PAGE_SIZE, PAGING_READ);
+}
+
+static mm_status_t want_remap(void)
+{
+    return paging_remap_range(&space, page_of(0, 0), FRAME + FRAME_SIZE, PAGE_SIZE, RW);
+}
+
+static mm_status_t want_unmap_page(void)
+{
+    return paging_unmap_page(&space, page_of(0, 0), NULL);
+}
+
+static mm_status_t want_unmap_range(void)
+{
+    return paging_unmap_range(&space, page_of(0, 0), PAGE_SIZE);
+}
+
+static mm_status_t want_query_of_user(void)
+{
+    struct paging_mapping mapping;
+
+    return paging_query(&user, page_of(0, 0), &mapping);
+}
+
+static mm_status_t want_next_run(void)
+{
+    struct paging_run run;
+
+    return paging_next_run(&space, 0, &run) ? MM_OK : MM_NOT_MAPPED;
+}
+
+static mm_status_t want_watch(void)
+{
+    window = (struct paging_window){ page_of(3, 0), PAGE_SIZE, never_fill, NULL, NULL };
+    mm_status_t status = paging_watch(&space, &window);
+
+    assert_null(owner_now());
+    let_handler_own();
+    paging_unwatch(&space, &window);
+    return status;
+}
+
+static mm_status_t want_share(void)
+{
+    struct address_space other;
+    mm_status_t status = paging_create_user(&other, &space);
+
+    assert_null(owner_now());
+    let_handler_own();
+    if (status == MM_OK)
+        paging_destroy(&other);
+    return status;
+}
+
+/* The guards are looked at without the lock of the whole: an owner may have come back. */
+static void guards(void *context, void (*visit)(void *argument, vaddr_t base, uint64_t bytes),
+                   void *argument)
+{
+    (void)context;
+    assert_null(owner_now());
+    let_handler_own();
+    visit(argument, page_of(3, 0), PAGE_SIZE);
+}
+
+static mm_status_t audit_of(struct address_space *audited)
+{
+    const struct audit_rules rules = { .guards = guards };
+    struct audit_result result;
+
+    return paging_audit(audited, &rules, &result);
+}
+
+static mm_status_t want_audit(void)
+{
+    return audit_of(&space);
+}
+
+static mm_status_t want_audit_of_user(void)
+{
+    return audit_of(&user);
+}
+
+static void everybody_who_wants_the_space_sends_the_owner_away(void **state)
+{
+    static mm_status_t (*const wants[])(void) = {
+        want_map_page,   want_map_range,   want_protect_page,  want_protect_range, want_remap,
+        want_unmap_page, want_unmap_range, want_query_of_user, want_next_run,      want_watch,
+        want_share,      want_audit,       want_audit_of_user,
+    };
+
+    (void)state;
+    assert_true(hosted_interrupt_attach(LINE, 0, own_in_handler));
+    for (size_t i = 0; i < sizeof wants / sizeof wants[0]; i++) {
+        set_up();
+        assert_ok(paging_create_user(&user, &space));
+        assert_ok(paging_map_page(&space, page_of(0, 0), FRAME, RW));
+        assert_ok(paging_map_page(&space, page_of(1, 0), FRAME, RW));
+        let_handler_own();
+        assert_ok(wants[i]());
+        if (owner_now() != NULL)
+            fail_msg("the owner stays at number %zu", i);
+        assert_int_equal(counted(&wrong), 0);
+        paging_destroy(&user);
+        tear_down();
+    }
+    hosted_interrupt_detach(LINE);
+}
+
+/* A space that goes has no owner to send away: the next one at its address begins without. */
+static void space_goes_with_its_owner(void **state)
+{
+    struct mm_cpu_features features = features_of(4, 46, true);
+
+    (void)state;
+    set_up();
+    assert_true(hosted_interrupt_attach(LINE, 0, own_in_handler));
+    assert_ok(paging_map_page(&space, page_of(1, 0), FRAME, RW));
+    let_handler_own();
+    paging_destroy(&space);
+    assert_ok(paging_init(&space, &machine.pmm, &features));
+    assert_null(owner_now());
+    assert_ok(paging_map_page(&space, page_of(0, 0), FRAME, RW));
+    use_pages(0, VISITS);
+    assert_ptr_equal(owner_now(), own_place());
+    assert_int_equal(counted(&wrong), 0);
+    hosted_interrupt_detach(LINE);
+    tear_down();
+}
+
+/* However often owners were sent away, a million pages are enough for the next one. */
+static void patience_has_an_end(void **state)
+{
+    (void)state;
+    set_up();
+    assert_true(hosted_interrupt_attach(LINE, 0, own_in_handler));
+    assert_ok(paging_map_page(&space, page_of(0, 0), FRAME, RW));
+    assert_ok(paging_map_page(&space, page_of(1, 0), FRAME, RW));
+    let_handler_own();
+    space.revoked = 15;
+    ask_body(NULL);
+    assert_int_equal(space.visits, MM_MIB(1));
+    space.visits = 1;
+    hosted_interrupt_raise(LINE);
+    space.visits = 1;
+    let_handler_own();
+    ask_body(NULL);
+    assert_int_equal(space.visits, MM_MIB(1));
+    assert_int_equal(space.revoked, 16);
+    assert_int_equal(counted(&wrong), 0);
+    hosted_interrupt_detach(LINE);
+    tear_down();
+}
+
+static void *own_body(void *unused)
+{
+    (void)unused;
+    use_pages(1, VISITS);
+    if (owner_now() != own_place())
+        count(&wrong);
+    return NULL;
+}
+
+/* The next thread gets the number of the one that ended, and its slot with the space. */
+static void *inherit_body(void *unused)
+{
+    (void)unused;
+    if (owner_now() != own_place())
+        count(&wrong);
+    use_pages(1, 1);
+    return NULL;
+}
+
+static void owner_may_end(void **state)
+{
+    (void)state;
+    set_up();
+    assert_ok(paging_map_page(&space, page_of(0, 0), FRAME, RW));
+    assert_ok(paging_map_page(&space, page_of(1, 0), FRAME, RW));
+    threads_run(1, own_body);
+    assert_non_null(owner_now());
+    threads_run(1, inherit_body);
+    assert_non_null(owner_now());
+    ask_body(NULL);
+    assert_null(owner_now());
+    assert_int_equal(counted(&wrong), 0);
+    tear_down();
+}
+
 /* ---- Several threads ---- */
 
 /* Each becomes the owner in turn, then all of them work at once. */
@@ -234,6 +468,10 @@ int main(void)
         TEST(owner_is_who_uses_single_pages_alone),
         TEST(owner_inside_is_waited_for),
         TEST(owner_is_not_interrupted_inside),
+        TEST(everybody_who_wants_the_space_sends_the_owner_away),
+        TEST(space_goes_with_its_owner),
+        TEST(patience_has_an_end),
+        TEST(owner_may_end),
         TEST(owner_changes_and_nothing_is_lost),
     };
 

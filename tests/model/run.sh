@@ -4,8 +4,8 @@
 # Checks the models of the TLB shootdown, of the magazines and of the owner of a space with Spin.
 # usage: run.sh [--all]
 #
-# A case is a line of the table below: its name (magazine-* are of magazine.pml, all others of
-# shootdown.pml), what has to come out, and the model's options.
+# A case is a line of the table below: its name (magazine-* are of magazine.pml, owner and owner-* of
+# owner.pml, all others of shootdown.pml), what has to come out, and the model's options.
 #   holds       every state was visited; no use of a page that is gone, no frame with two owners or
 #               none, no deadlock
 #   progresses  every fair run was followed; every shootdown that is asked for ends

@@ -12,9 +12,11 @@
  * What is placed in them has an unmapped guard page below and above, and is never executable.
  *
  * Context of all calls here: any CPU, thread of control; kvm_heap_commit and the calls that say so may
- * also be made by interrupt handlers. What unmaps waits for the other CPUs: never in a handler, and
- * not while a lock is held for which another CPU may spin with interrupts off. A call from an NMI or
- * machine check handler is a bug of the caller: reported, MM_UNSUPPORTED, nothing changes. */
+ * also be made by interrupt handlers. What unmaps waits for the other CPUs: never in a handler. What
+ * maps may have to (mm_port_cpu_barrier(), where another CPU owns the space). So no call is made while a
+ * lock is held for which another CPU may spin with interrupts off, nor in a handler that interrupted its
+ * holder. A call from an NMI or machine check handler is a bug of the caller: reported, MM_UNSUPPORTED,
+ * nothing changes. */
 #ifndef MM_KVM_H
 #define MM_KVM_H
 

@@ -24,7 +24,9 @@
  * A thread that takes frames or blocks, or gives blocks back, may find itself giving memory of the
  * heap back (pmm_set_low_water, kheap.h): that unmaps, and waits for the other CPUs. So it must
  * hold no lock for which another CPU may spin with interrupts off, but those of mm_port_lock(),
- * which answer meanwhile. */
+ * which answer meanwhile. Nor may the code that a handler interrupts, if the handler takes frames or
+ * blocks: it unmaps nothing, but the last free frames lie in caches of other CPUs, and the heap grows in
+ * a space that one of them may own. Each of these takes an mm_port_cpu_barrier(). */
 #ifndef MM_MM_H
 #define MM_MM_H
 

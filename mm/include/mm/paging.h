@@ -18,7 +18,8 @@
  * change needs are taken before anything is written, tables that become empty are given back.
  *
  * Context of all calls but paging_translate, paging_peek and paging_fault: thread of control, not an
- * interrupt handler. They may wait for other CPUs (TLB shootdown). */
+ * interrupt handler. They may wait for other CPUs (TLB shootdown; a barrier, where another CPU owns the
+ * space). */
 #ifndef MM_PAGING_H
 #define MM_PAGING_H
 
@@ -80,7 +81,7 @@ struct address_space {
         uint64_t *table;
         uint64_t *entry; /*   of the table above that leads to it */
     } last;
-    struct paging_stats stats; /* l */
+    struct paging_stats stats; /* l (or by the owner) */
 };
 
 /* ---- spaces ---- */

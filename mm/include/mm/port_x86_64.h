@@ -20,7 +20,8 @@ struct mm_port_cpu {
     uint32_t slot; /* CPU number * MM_PORT_LEVELS + interrupt level */
 };
 
-/* Serves what other CPUs ask of this one with mm_port_tlb_shootdown(); nothing if nobody asks.
+/* Serves what other CPUs ask of this one with mm_port_tlb_shootdown() and mm_port_cpu_barrier(); nothing
+ * if nobody asks.
  *   Context:  interrupts off; called again and again while mm_port_lock() waits. Takes no lock.
  *   Cost:     nobody asks: a few loads of a line that only this CPU reads. */
 void mm_port_serve_shootdowns(void);
