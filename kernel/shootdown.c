@@ -43,7 +43,8 @@
  * mm_port_cpu_barrier() is the same with an empty batch, under the lock of the frames, of a heap or
  * of a space. MEMBER 1 comes after INITIATOR 4 made the bit visible, so each member has executed a full
  * barrier since the call began; a CPU that was no member at 2 had used no cache and no space of mm
- * before its JOIN 1, which is one as well. For the protocol it is a shootdown under one more lock: the runs with several locks of the model in tests/model are these. */
+ * before its JOIN 1, which is one as well. For the protocol it is a shootdown under one more lock:
+ * the runs with several locks of the model in tests/model are these. */
 #include "kernel/shootdown.h"
 #include "arch/x86_64/apic.h"
 #include "arch/x86_64/cpu.h"
