@@ -317,6 +317,12 @@ void heap_unpin(struct heap_cache *cache, struct heap_span *before)
         __atomic_store_n(&cache->pin, before, __ATOMIC_RELEASE);
 }
 
+void heap_caches_forked_locked(struct kheap *heap)
+{
+    for (unsigned slot = 0; slot < MM_PORT_SLOTS; slot++)
+        heap_unpin(heap_cache_at(heap, slot), NULL);
+}
+
 bool heap_claim_state(uint8_t *state, uint8_t to)
 {
     uint8_t found = __atomic_load_n(state, __ATOMIC_RELAXED);

@@ -200,13 +200,26 @@ static bool shrink_large(struct kheap *heap, struct heap_span *span, uint64_t by
     return true;
 }
 
-/* Memory for [from, from + bytes) behind the block, whose addresses are the caller's.
+static void add_run_locked(struct kheap *heap, struct heap_span *span, uint64_t run_bytes)
+{
+    heap_pages_set_locked(heap, span->run + span->bytes, run_bytes - span->bytes, span);
+    set_run_locked(heap, span, run_bytes);
+}
+
+/* Memory for [from, from + bytes) behind the block, whose addresses are the caller's; none if a step of the
+ * window has left over enough.
  *   On failure: false; what was the guard may be an empty chunk. */
 static bool add_tail(struct kheap *heap, struct heap_span *span, uint64_t from, uint64_t bytes,
                      uint64_t run_bytes)
 {
     uint64_t saved;
 
+    if (bytes == 0) {
+        saved = mm_port_lock(&heap->lock);
+        add_run_locked(heap, span, run_bytes);
+        mm_port_unlock(&heap->lock, saved);
+        return true;
+    }
     if (!commit_large(heap, from, bytes))
         return false;
     heap_frames_count(heap, (int64_t)(bytes / FRAME_SIZE));
@@ -216,8 +229,7 @@ static bool add_tail(struct kheap *heap, struct heap_span *span, uint64_t from, 
     }
     count_large_pages_locked(heap, from, bytes, true);
     heap->region_bytes += bytes;
-    heap_pages_set_locked(heap, span->run + span->bytes, run_bytes - span->bytes, span);
-    set_run_locked(heap, span, run_bytes);
+    add_run_locked(heap, span, run_bytes);
     mm_port_unlock(&heap->lock, saved);
     return true;
 }
@@ -229,7 +241,7 @@ static bool grow_large(struct kheap *heap, struct heap_span *span, uint64_t byte
     uint64_t old = large_bytes(heap, run), all = large_bytes(heap, bytes);
     uint64_t old_end = addresses_end(offset, old), end = addresses_end(offset, all);
 
-    if (heap->source.kvm == NULL || all == old || is_beyond_memory(heap, all - old) ||
+    if (heap->source.kvm == NULL || is_beyond_memory(heap, all - old) ||
         !heap_window_reserve_at(heap, old_end, end - old_end))
         return false;
     heap_move_begin(heap);
@@ -237,7 +249,7 @@ static bool grow_large(struct kheap *heap, struct heap_span *span, uint64_t byte
     if (done) {
         void *rest = (void *)(heap->front.base + offset + run);
         mm_port_memory_allocated(rest, bytes - run);
-        memset(rest, 0, old - run);
+        memset(rest, 0, (bytes < old ? bytes : old) - run);
     } else {
         uint64_t saved = mm_port_lock(&heap->lock);
         heap_chunks_drop_empty_locked(heap, offset + old, old_end - (offset + old),

@@ -379,6 +379,8 @@ void heap_cache_forget_locked(struct kheap *heap, struct heap_span *span);
 struct heap_span *heap_pin(const struct kheap *heap, struct heap_cache *cache, vaddr_t address,
                            struct heap_span **before);
 void heap_unpin(struct heap_cache *cache, struct heap_span *before);
+/* After a fork: nobody is left who has a span pinned. */
+void heap_caches_forked_locked(struct kheap *heap);
 /* Frees a block of a size class without records, of any slot's span; `span` is pinned. Without the lock.
  *   Returns:  false if it is not allocated. */
 bool heap_class_free(struct kheap *heap, unsigned slot, struct heap_cache *cache,

@@ -77,9 +77,12 @@ bool heap_block_index(const struct heap_span *span, vaddr_t address, unsigned *i
         *first = true;
         return true;
     }
-    *index = (unsigned)(inside / span->front.block_bytes);
-    *first = inside % span->front.block_bytes == 0;
-    return *index < span->front.blocks;
+    uint32_t block = __atomic_load_n(&span->front.block_bytes, __ATOMIC_RELAXED);
+    if (block == 0) /* without the lock: memory that is just becoming another span */
+        return false;
+    *index = (unsigned)(inside / block);
+    *first = inside % block == 0;
+    return inside / block < span->front.blocks;
 }
 
 void heap_span_file_locked(struct kheap *heap, struct heap_span *span)

@@ -135,6 +135,7 @@ static struct heap_span *take_large(struct kheap *heap, uint64_t bytes, uint64_t
                                     bool *zeroed, uint64_t *moves)
 {
     uint64_t offset;
+    enum heap_effort effort = HEAP_USUAL;
     struct heap_span *span = NULL;
 
     if (!heap_large_take(heap, bytes, align_bytes, &offset, zeroed, moves))
@@ -143,14 +144,17 @@ static struct heap_span *take_large(struct kheap *heap, uint64_t bytes, uint64_t
         enum heap_need need = HEAP_HAS_ALL;
         uint64_t saved = mm_port_lock(&heap->lock);
         span = heap_run_span_locked(heap, offset, bytes,
-                                    mm_round_up(heap->front.base + offset, align_bytes), HEAP_USUAL,
+                                    mm_round_up(heap->front.base + offset, align_bytes), effort,
                                     &need);
         mm_port_unlock(&heap->lock, saved);
-        if (span == NULL && !heap_supply(heap, need, bytes)) {
+        if (span != NULL || heap_supply(heap, need, bytes))
+            continue;
+        if (effort == HEAP_SCARCE) {
             heap_large_give(heap, offset, bytes);
             ++*moves;
             return NULL;
         }
+        effort = HEAP_SCARCE;
     }
     span->own_chunks = true;
     return span;
@@ -744,6 +748,7 @@ void kheap_unlock_all(struct kheap *heap, uint64_t saved)
 void kheap_forked(struct kheap *heap)
 {
     __atomic_store_n(&heap->moving, 0, __ATOMIC_RELEASE);
+    heap_caches_forked_locked(heap);
 }
 
 /* ---- the default heap ---- */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Large blocks that change their size where they stand. In a process the heap has no window, so a block
- * can give back its tail here; growing in place is seen by the kernel's stress test and misuse test.
+ * can give back its tail here; test_heap_window.c has a window and sees it grow, too.
  *
  *   | 5 MiB ......................... |  krealloc 3 MiB  | 3 MiB ......... | frames of the pmm again | */
 #include "heap_fixture.h"

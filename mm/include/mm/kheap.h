@@ -111,9 +111,10 @@ void *kheap_alloc_nozero(struct kheap *heap, size_t bytes);
  *               (a process that gave mm any pages): up to `align_bytes` more, all of it cleared. */
 void *kheap_alloc_aligned(struct kheap *heap, size_t bytes, size_t align_bytes);
 
-/* Makes a block larger or smaller, in place where possible (above 1 MiB in a heap with a window: if the
- * addresses behind it are free; what it no longer needs goes back, if no 2 MiB leaf is cut); it may move, and then it has its content
- * up to the smaller of the two sizes and the alignment that kheap_alloc_aligned() gave it.
+/* Makes a block larger or smaller, in place where possible; it may move, and then it has its content up to
+ * the smaller of the two sizes and the alignment that kheap_alloc_aligned() gave it. A block that stays
+ * above 1 MiB gives back in place what it no longer needs, if no 2 MiB leaf is cut, and in a heap with
+ * a window it grows in place if the addresses behind it are free; not in interrupt handlers.
  *   Content:    behind the old content zeroes, up to kheap_size(); if the block was not zeroed when it
  *               was made, anything up to its old kheap_size(). A block that gets smaller stays where
  *               it is if there is no memory to move it.
@@ -254,7 +255,8 @@ bool kheap_verify(struct kheap *heap);
 /* Takes the heap's lock over a fork() of a process, and releases it on both sides. */
 uint64_t kheap_lock_all(struct kheap *heap);
 void kheap_unlock_all(struct kheap *heap, uint64_t saved);
-/* In the child, with that lock held: threads that are not there move no memory, and nobody waits for them. */
+/* In the child, with that lock held: threads that are not there move no memory and look at no block, and
+ * nobody waits for them. */
 void kheap_forked(struct kheap *heap);
 
 /* ---- The default heap ---- */
