@@ -456,22 +456,33 @@ void heap_guard_flush(struct kheap *heap)
     evict(heap, true);
 }
 
-/* The block becomes the caller's alone, by one CPU only. The span may have ended meanwhile.
- *   Returns:  the state that it had; KHEAP_BYTE_FREE if it was not allocated. */
-static uint8_t claim(struct kheap *heap, struct heap_span *span, unsigned index, vaddr_t address,
-                     vaddr_t site)
-{
-    uint64_t saved = mm_port_lock(&heap->lock);
-    uint8_t state = __atomic_load_n(&span->states[index], __ATOMIC_RELAXED);
-    bool right = heap_span_at(heap, address) == span && span->guards != 0 &&
-                 heap_guard_is_block(span, index, address);
+/* What a free may find. */
+enum claim { CLAIMED, NO_BLOCK, OTHER_SIZE };
 
-    if (right) {
-        __atomic_store_n(&span->records[index].free_site, site, __ATOMIC_RELAXED);
-        __atomic_store_n(&span->states[index], KHEAP_BYTE_REMOTE, __ATOMIC_RELAXED);
+/* The block becomes the caller's alone, by one CPU only. The span may have ended meanwhile, and its memory
+ * be another's: nothing of it is read before the lock. `sized`: it must be one of *asked bytes.
+ *   Returns:  CLAIMED, and the block's number, the state that it had and its bytes; OTHER_SIZE and its bytes. */
+static enum claim claim(struct kheap *heap, struct heap_span *span, vaddr_t address, bool sized,
+                        vaddr_t site, unsigned *index, uint8_t *state, uint64_t *asked)
+{
+    bool first;
+    enum claim result = NO_BLOCK;
+    uint64_t saved = mm_port_lock(&heap->lock);
+
+    if (heap_span_at(heap, address) == span && span->guards != 0 &&
+        heap_block_index(span, address, index, &first) &&
+        heap_guard_is_block(span, *index, address)) {
+        struct heap_record *record = &span->records[*index];
+        result = sized && *asked != record->asked ? OTHER_SIZE : CLAIMED;
+        *asked = record->asked;
+        *state = __atomic_load_n(&span->states[*index], __ATOMIC_RELAXED);
+        if (result == CLAIMED) {
+            __atomic_store_n(&record->free_site, site, __ATOMIC_RELAXED);
+            __atomic_store_n(&span->states[*index], KHEAP_BYTE_REMOTE, __ATOMIC_RELAXED);
+        }
     }
     mm_port_unlock(&heap->lock, saved);
-    return right ? state : KHEAP_BYTE_FREE;
+    return result;
 }
 
 static void quarantine(struct kheap *heap, struct heap_span *span, unsigned index)
@@ -498,27 +509,23 @@ static void quarantine(struct kheap *heap, struct heap_span *span, unsigned inde
 void heap_guard_free(struct kheap *heap, struct heap_span *span, void *address, bool sized,
                      size_t bytes, vaddr_t site)
 {
-    bool full = (span->guards & HEAP_GUARD_FULL) != 0, first;
     unsigned index;
+    uint8_t state;
+    uint64_t asked = bytes;
     vaddr_t at;
 
-    if (!heap_block_index(span, (uintptr_t)address, &index, &first) ||
-        !heap_guard_is_block(span, index, (uintptr_t)address)) {
-        heap_report_wrong(heap, "kfree", address);
-        return;
-    }
-    if (sized && bytes != __atomic_load_n(&record_of(span, index)->asked, __ATOMIC_RELAXED)) {
+    switch (claim(heap, span, (uintptr_t)address, sized, site, &index, &state, &asked)) {
+    case CLAIMED:
+        break;
+    case OTHER_SIZE:
         mm_bug("kfree_sized of 0x%lx with %lu bytes, which is a block of %lu", (uintptr_t)address,
-               bytes, record_of(span, index)->asked);
+               bytes, asked);
         return;
-    }
-    /* The record may be gone afterwards. */
-    uint64_t asked = __atomic_load_n(&record_of(span, index)->asked, __ATOMIC_RELAXED);
-    uint8_t state = claim(heap, span, index, (uintptr_t)address, site);
-    if (state == KHEAP_BYTE_FREE) {
+    default:
         heap_report_wrong(heap, "kfree", address);
         return;
     }
+    bool full = (span->guards & HEAP_GUARD_FULL) != 0;
     const char *wrong = full ? check_zones(span, index, &at) : NULL;
     if (wrong != NULL) {
         heap_report_write(heap, wrong, span, index, at);

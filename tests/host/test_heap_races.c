@@ -105,6 +105,7 @@ static void *free_victim_and_take(void *argument)
 {
     (void)argument;
     kheap_free(heap, victim);
+    kheap_set_level(heap, KHEAP_DEFAULT);
     kheap_drain(heap, KHEAP_ALL_SLOTS);
     kheap_drain(heap, KHEAP_ALL_SLOTS);
     while (filler_count < FILLERS) {
@@ -320,6 +321,54 @@ static void heap_run_that_ended_before_the_lock_is_reported(void **state)
         assert_true(free_run_stopped_at(&locks_to_go, 1, place));
 }
 
+static unsigned number_of(const unsigned char *block)
+{
+    unsigned index = 0;
+    bool first;
+
+    assert_true(__real_heap_block_index(__real_heap_span_at(heap, (uintptr_t)block),
+                                        (uintptr_t)block, &index, &first));
+    return index;
+}
+
+/* The victim was allocated at the full level, by a slot without a cache, which pins nothing; what its span's
+ * memory serves next has no records. */
+static bool free_guarded_victim_stopped_at(unsigned nth)
+{
+    set_up();
+    kheap_set_level(heap, KHEAP_FULL);
+    heap->random = 1; /* the same places each time */
+    victim = kheap_alloc(heap, 64);
+    /* No filler begins there, and the newcomers take a block of its number. */
+    while ((uintptr_t)victim % 2048 == 0 || number_of(victim) >= 64) {
+        kheap_free(heap, victim);
+        victim = kheap_alloc(heap, 64);
+    }
+    assert_null(heap_cache_at(heap, mm_port_cpu_slot()));
+    bugs_count_begin();
+    other_cpu = free_victim_and_take;
+    moments_to_go = nth;
+    kheap_free(heap, victim);
+    bool stopped = moments_to_go == 0;
+    moments_to_go = 0;
+    kheap_set_level(heap, KHEAP_DEFAULT);
+    assert_int_equal(bugs_count_end(), stopped);
+    free_newcomers();
+    kheap_drain(heap, KHEAP_ALL_SLOTS);
+    assert_true(kheap_verify(heap));
+    return stopped;
+}
+
+static void heap_guarded_block_freed_twice_at_once_is_reported_once(void **state)
+{
+    unsigned nth = 1;
+
+    (void)state;
+    while (free_guarded_victim_stopped_at(nth))
+        nth++;
+    assert_true(nth > 3 && nth < 100);
+}
+
 /* ---- the owner has overwritten what the other CPU did ---- */
 
 #define BLOCKS 600u
@@ -368,6 +417,7 @@ int main(void)
         TEST(heap_spans_that_were_pinned_serve_again),
         TEST(heap_run_that_nobody_has_pinned_spares_the_next_one),
         TEST(heap_run_that_ended_before_the_lock_is_reported),
+        TEST(heap_guarded_block_freed_twice_at_once_is_reported_once),
         TEST(heap_second_free_outlives_the_last_block_of_the_span),
     };
 
