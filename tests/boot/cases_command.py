@@ -88,6 +88,8 @@ def refuse_usage(view, *words):
     expect("Usage:" in boot.text, "it prints no usage")
     said = [line for line in boot.lines() if line.startswith("mello: ")]
     expect(len(said) == 1, f"{len(said)} lines say what is wrong: {said}")
+    last = [line for line in boot.lines() if line][-1]
+    expect(last == said[0], f"the last line does not say what is wrong: {last!r}")
 
 
 # ---- Options
@@ -391,6 +393,7 @@ INSTALLS = "case \" $* \" in *\" -s \"*) ;; *install*) ln -sf {real} {place} ;; 
 for _word in ("help", "--help", "-h"):
     add(f"command/{_word}", show_help, _word)
 add("command/run-help", show_help, "run", "--help")
+add("command/test-help", show_help, "test", "--help")
 for _name, _words in USAGE_ERRORS.items():
     add(f"command/usage-{_name}", refuse_usage, *_words)
 add("command/options", run_options)
