@@ -3,7 +3,7 @@
  *
  *      2 MiB       whole -> FULL and back: no word of the bitmap is read or written; in front of that each
  *                  slot keeps the last two that it freed, as it keeps frames
- *      contiguous  found by pmm_find.c, then marked; a search that failed is remembered
+ *      contiguous  found by pmm_run.c, then marked; a search that failed is remembered
  *
  * The memory of failed searches: (count, alignment, limit, core->frees then). As long as no frame has
  * become free since, nor a block of page tables open to all, a request that asks for at least as
