@@ -13,7 +13,8 @@
  * Files, each using those before it: buddy.c; heap_memory.h (heap_state.c, heap_chunk.c, heap_source.c,
  * heap_memory.c: growth, heap_large.c, heap_create.c); heap_span.c (runs of pages cut into blocks),
  * heap_cache.c (caches, remote frees, draining), heap_guard.c (the full level), heap_fault.c,
- * heap_sites.c (call sites, leaks), heap_report.c, kheap.c (the calls). */
+ * heap_sites.c (call sites, leaks), heap_report.c, kheap.c (the calls), heap_resize.c (krealloc),
+ * heap_control.c (calls on the whole heap). */
 #ifndef MM_HEAP_PARTS_H
 #define MM_HEAP_PARTS_H
 
@@ -429,7 +430,10 @@ MM_MUST_USE bool heap_fault_is_due(struct kheap *heap, size_t bytes, vaddr_t sit
 void heap_faults_set_locked(struct kheap *heap, const struct kheap_faults *faults);
 uint64_t heap_random(uint64_t *state);
 
-/* ---- kheap.c, for heap_guard.c ---- */
+/* ---- kheap.c, for heap_guard.c and heap_resize.c ---- */
+
+/* In a public call: where it was called. */
+#define HEAP_CALL_SITE ((vaddr_t)(uintptr_t)__builtin_return_address(0))
 
 #define HEAP_SPARE_CHUNKS 2u /* wholly free ones that are kept */
 
@@ -440,6 +444,23 @@ struct heap_span *heap_run_alloc(struct kheap *heap, size_t bytes, size_t align_
  * already; else it must be allocated.
  *   Returns:  false: there is no such block any more, and nothing has changed. */
 bool heap_run_free(struct kheap *heap, struct heap_span *span, vaddr_t base, bool claimed);
+
+/* kheap_alloc() or kheap_alloc_nozero() for a caller at `site`. */
+void *heap_alloc(struct kheap *heap, size_t bytes, bool clear, vaddr_t site);
+/* Everything that the fast paths leave over; heap: NULL: there is none yet. `sized`: the caller says that it
+ * asked for `bytes`. */
+void *heap_slow_alloc(struct kheap *heap, size_t bytes, size_t align_bytes, bool clear,
+                      vaddr_t site);
+void heap_slow_free(struct kheap *heap, void *address, bool sized, size_t bytes, vaddr_t site);
+
+/* Finds the allocated block that begins at the address, its span and *index; NULL if there is none. */
+struct heap_span *heap_find_block(struct kheap *heap, const void *address, unsigned *index);
+
+/* Bytes of a block that are its caller's. */
+static inline size_t heap_block_room(const struct heap_span *span, unsigned index)
+{
+    return span->guards != 0 ? span->records[index].asked : heap_span_room(span);
+}
 
 /* ---- heap_report.c ---- */
 

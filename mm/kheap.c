@@ -6,7 +6,7 @@
  *                 more           pages of its own (heap_large.c)
  *
  * At the full level, while call sites are recorded, while faults are injected or calls are logged, the
- * caches look empty and full: everything comes through slow_alloc() and slow_free().
+ * caches look empty and full: everything comes through heap_slow_alloc() and heap_slow_free().
  *
  * A free is checked against the state byte of its block before anything changes. Zeroing and log lines
  * come when the block is its caller's alone. */
@@ -18,8 +18,6 @@
 #include "mm/heap_parts.h"
 
 #include <mm/port_slot.h>
-
-#define CALL_SITE ((vaddr_t)(uintptr_t)__builtin_return_address(0))
 
 /* Stands in until there is a default heap: every cache is absent, no address is inside. */
 static struct kheap_front no_heap = {
@@ -257,9 +255,8 @@ static void shrink_if_due(struct kheap *heap)
         heap_shrink(heap, 0);
 }
 
-/* Everything that the fast paths leave over. */
-static void *slow_alloc(struct kheap *heap, size_t bytes, size_t align_bytes, bool clear,
-                        vaddr_t site)
+void *heap_slow_alloc(struct kheap *heap, size_t bytes, size_t align_bytes, bool clear,
+                      vaddr_t site)
 {
     unsigned slot = mm_port_cpu_slot();
     void *block = NULL;
@@ -323,29 +320,34 @@ alloc_front(struct kheap_front *front, size_t bytes, bool clear, vaddr_t site)
             return block;
         }
     }
-    return slow_alloc(heap_of(front), bytes, 1, clear, site);
+    return heap_slow_alloc(heap_of(front), bytes, 1, clear, site);
+}
+
+void *heap_alloc(struct kheap *heap, size_t bytes, bool clear, vaddr_t site)
+{
+    return alloc_front(&heap->front, bytes, clear, site);
 }
 
 void *kheap_alloc(struct kheap *heap, size_t bytes)
 {
-    return alloc_front(&heap->front, bytes, true, CALL_SITE);
+    return alloc_front(&heap->front, bytes, true, HEAP_CALL_SITE);
 }
 
 void *kheap_alloc_nozero(struct kheap *heap, size_t bytes)
 {
-    return alloc_front(&heap->front, bytes, false, CALL_SITE);
+    return alloc_front(&heap->front, bytes, false, HEAP_CALL_SITE);
 }
 
 static void *alloc_aligned(struct kheap *heap, size_t bytes, size_t align_bytes, vaddr_t site)
 {
     if (!mm_is_power_of_two(align_bytes) || align_bytes > KHEAP_ALIGN_MAX)
         return NULL;
-    return slow_alloc(heap, bytes, align_bytes, true, site);
+    return heap_slow_alloc(heap, bytes, align_bytes, true, site);
 }
 
 void *kheap_alloc_aligned(struct kheap *heap, size_t bytes, size_t align_bytes)
 {
-    return alloc_aligned(heap, bytes, align_bytes, CALL_SITE);
+    return alloc_aligned(heap, bytes, align_bytes, HEAP_CALL_SITE);
 }
 
 /* ---- freeing ---- */
@@ -451,7 +453,7 @@ static struct heap_cache *cache_to_free(struct kheap *heap, unsigned slot, vaddr
     return keeps ? heap_cache_here(heap, slot) : heap_cache_at(heap, slot);
 }
 
-static void slow_free(struct kheap *heap, void *address, bool sized, size_t bytes, vaddr_t site)
+void heap_slow_free(struct kheap *heap, void *address, bool sized, size_t bytes, vaddr_t site)
 {
     unsigned slot = mm_port_cpu_slot();
     struct heap_span *before;
@@ -476,18 +478,17 @@ static inline __attribute__((always_inline)) void free_front(struct kheap_front 
 
     if (!kheap_push_again(cache, block, cache->last) &&
         __builtin_expect(!kheap_push(front, cache, block, KHEAP_CLASSES), 0))
-        slow_free(heap_of(front), block, false, 0, site);
+        heap_slow_free(heap_of(front), block, false, 0, site);
 }
 
 void kheap_free(struct kheap *heap, void *block)
 {
-    free_front(&heap->front, block, CALL_SITE);
+    free_front(&heap->front, block, HEAP_CALL_SITE);
 }
 
 /* ---- sizes ---- */
 
-/* Finds the allocated block that begins at the address. */
-static struct heap_span *find_block(struct kheap *heap, const void *address, unsigned *index)
+struct heap_span *heap_find_block(struct kheap *heap, const void *address, unsigned *index)
 {
     struct heap_span *span = heap_span_at(heap, (uintptr_t)address);
     bool first;
@@ -501,117 +502,15 @@ static struct heap_span *find_block(struct kheap *heap, const void *address, uns
                : NULL;
 }
 
-static size_t room_of(const struct heap_span *span, unsigned index)
-{
-    return span->guards != 0 ? span->records[index].asked : heap_span_room(span);
-}
-
 size_t kheap_size(struct kheap *heap, const void *address)
 {
     unsigned index;
-    const struct heap_span *span = find_block(heap, address, &index);
+    const struct heap_span *span = heap_find_block(heap, address, &index);
 
     if (span != NULL)
-        return room_of(span, index);
+        return heap_block_room(span, index);
     heap_report_wrong(heap, "size", address);
     return 0;
-}
-
-/* ---- resizing ---- */
-
-/* The alignment that the block was given on request, at least; 1 if none. */
-static size_t alignment_of(const struct heap_span *span, unsigned index)
-{
-    if (__atomic_load_n(&span->states[index], __ATOMIC_RELAXED) != KHEAP_BYTE_ALIGNED)
-        return 1;
-    if (span->front.size_class == HEAP_CLASS_RUN)
-        return span->align;
-    uint64_t bits = (span->guards & HEAP_GUARD_FULL) != 0 ? span->records[index].front
-                                                          : span->front.block_bytes | PAGE_SIZE;
-    return bits & (0 - bits);
-}
-
-static bool fits_in_place(const struct heap_span *span, size_t bytes)
-{
-    if (span->guards != 0)
-        return false;
-    /* One page is the least: a small block in it has an alignment that no class has. */
-    if (span->front.size_class == HEAP_CLASS_RUN && heap_span_room(span) == PAGE_SIZE)
-        return bytes <= PAGE_SIZE;
-    if (span->front.size_class == HEAP_CLASS_RUN)
-        return bytes > KHEAP_CLASS_MOST && bytes <= heap_span_room(span) &&
-               bytes > heap_span_room(span) - heap_span_room(span) / 8;
-    return bytes <= KHEAP_CLASS_MOST && kheap_class_of(bytes) == span->front.size_class;
-}
-
-/* There is no memory to move a block that gets smaller. From here on it is one of a size that its place
- * does not tell, as after an allocation with an alignment. */
-static void stay_in_place(struct heap_span *span, unsigned index, void *block, size_t bytes)
-{
-    memset((uint8_t *)block + bytes, 0, room_of(span, index) - bytes);
-    if (span->guards != 0)
-        heap_guard_shrink(span, index, bytes);
-    else
-        __atomic_store_n(&span->states[index], KHEAP_BYTE_ALIGNED, __ATOMIC_RELAXED);
-}
-
-/* A block of pages of its own stays one where it is, unless each call is to be seen. */
-static bool resize_large(struct kheap *heap, struct heap_span *span, void *block, size_t bytes)
-{
-    if (bytes <= MAX_BLOCK_SIZE || !span->own_chunks || span->guards != 0 ||
-        __atomic_load_n(&heap->off, __ATOMIC_RELAXED) || !heap_slot_is_thread(mm_port_cpu_slot()))
-        return false;
-    return heap_large_resize(heap, span, (uintptr_t)block, bytes);
-}
-
-static void *resize(struct kheap *heap, void *block, size_t bytes, vaddr_t site)
-{
-    unsigned index;
-
-    if (block == NULL)
-        return alloc_front(&heap->front, bytes, true, site);
-    struct heap_span *span = find_block(heap, block, &index);
-    if (span == NULL) {
-        heap_report_wrong(heap, "krealloc", block);
-        return NULL;
-    }
-    if (bytes == 0) {
-        slow_free(heap, block, false, 0, site);
-        return NULL;
-    }
-    size_t old = room_of(span, index), align = alignment_of(span, index);
-    if (fits_in_place(span, bytes)) {
-        memset((uint8_t *)block + bytes, 0, old - bytes);
-        return block;
-    }
-    if (resize_large(heap, span, block, bytes)) {
-        if (bytes < old)
-            memset((uint8_t *)block + bytes, 0, room_of(span, index) - bytes);
-        return block;
-    }
-    uint8_t *moved = align > 16 ? slow_alloc(heap, bytes, align, false, site)
-                                : alloc_front(&heap->front, bytes, false, site);
-    if (moved == NULL && bytes <= old) {
-        stay_in_place(span, index, block, bytes);
-        return block;
-    }
-    if (moved == NULL)
-        return NULL;
-    size_t kept = old < bytes ? old : bytes;
-    memcpy(moved, block, kept);
-    span = find_block(heap, moved, &index);
-    if (span != NULL)
-        memset(moved + kept, 0, room_of(span, index) - kept);
-    if (__builtin_expect(!kheap_push(&heap->front, kheap_cache_here(&heap->front), block,
-                                     KHEAP_CLASSES),
-                         0))
-        slow_free(heap, block, false, 0, site);
-    return moved;
-}
-
-void *kheap_realloc(struct kheap *heap, void *block, size_t bytes)
-{
-    return resize(heap, block, bytes, CALL_SITE);
 }
 
 /* ---- physical addresses ---- */
@@ -654,103 +553,6 @@ mm_status_t kheap_to_phys(struct kheap *heap, const void *address, size_t bytes,
     return status;
 }
 
-/* ---- the whole heap ---- */
-
-void kheap_drain(struct kheap *heap, unsigned slot)
-{
-    if (context_is_forbidden("kheap_drain"))
-        return;
-    if (slot == KHEAP_ALL_SLOTS)
-        heap_guard_flush(heap);
-    heap_caches_drain(heap, slot, mm_port_cpu_slot());
-}
-
-/* The caches are on when nothing has to see each call. */
-static void update_switch_locked(struct kheap *heap, struct heap_doubles *doubles)
-{
-    bool off = heap->guards != 0 || heap->faults.on ||
-               __atomic_load_n(&mm_log_level, __ATOMIC_RELAXED) >= MM_LOG_DEBUG;
-
-    if (off != heap->off)
-        heap_caches_switch_locked(heap, off, doubles);
-}
-
-/* What the switch depends on changes with it, under one lock: two changes at once are both made. */
-static uint64_t begin_change(struct kheap *heap, struct heap_doubles *doubles)
-{
-    doubles->count = 0;
-    return mm_port_lock(&heap->lock);
-}
-
-static void end_change(struct kheap *heap, struct heap_doubles *doubles, uint64_t saved)
-{
-    update_switch_locked(heap, doubles);
-    mm_port_unlock(&heap->lock, saved);
-    heap_doubles_report(heap, doubles);
-}
-
-static void set_guard(struct kheap *heap, uint8_t guard, bool on)
-{
-    struct heap_doubles doubles;
-    uint64_t saved = begin_change(heap, &doubles);
-    unsigned others = heap->guards & ~(unsigned)guard;
-
-    __atomic_store_n(&heap->guards, (uint8_t)(on ? others | guard : others), __ATOMIC_RELAXED);
-    end_change(heap, &doubles, saved);
-}
-
-void kheap_log_level_changed(struct kheap *heap)
-{
-    struct heap_doubles doubles;
-    uint64_t saved = begin_change(heap, &doubles);
-
-    end_change(heap, &doubles, saved);
-}
-
-void kheap_set_level(struct kheap *heap, enum kheap_level level)
-{
-    set_guard(heap, HEAP_GUARD_FULL, level == KHEAP_FULL);
-    if (level != KHEAP_FULL)
-        heap_guard_flush(heap);
-}
-
-enum kheap_level kheap_level(const struct kheap *heap)
-{
-    uint8_t guards = __atomic_load_n(&heap->guards, __ATOMIC_RELAXED);
-
-    return (guards & HEAP_GUARD_FULL) != 0 ? KHEAP_FULL : KHEAP_DEFAULT;
-}
-
-void kheap_record_sites(struct kheap *heap, bool on)
-{
-    set_guard(heap, HEAP_GUARD_SITES, on);
-}
-
-void kheap_inject(struct kheap *heap, const struct kheap_faults *faults)
-{
-    struct heap_doubles doubles;
-    uint64_t saved = begin_change(heap, &doubles);
-
-    heap_faults_set_locked(heap, faults);
-    end_change(heap, &doubles, saved);
-}
-
-uint64_t kheap_lock_all(struct kheap *heap)
-{
-    return mm_port_lock(&heap->lock);
-}
-
-void kheap_unlock_all(struct kheap *heap, uint64_t saved)
-{
-    mm_port_unlock(&heap->lock, saved);
-}
-
-void kheap_forked(struct kheap *heap)
-{
-    __atomic_store_n(&heap->moving, 0, __ATOMIC_RELEASE);
-    heap_caches_forked_locked(heap);
-}
-
 /* ---- the default heap ---- */
 
 static struct kheap_front *default_front(void)
@@ -771,29 +573,22 @@ struct kheap *kheap_default(void)
 
 void *(kmalloc)(size_t bytes)
 {
-    return alloc_front(default_front(), bytes, true, CALL_SITE);
+    return alloc_front(default_front(), bytes, true, HEAP_CALL_SITE);
 }
 
 void *kmalloc_nozero(size_t bytes)
 {
-    return alloc_front(default_front(), bytes, false, CALL_SITE);
+    return alloc_front(default_front(), bytes, false, HEAP_CALL_SITE);
 }
 
 void *kmalloc_aligned(size_t bytes, size_t align_bytes)
 {
-    return alloc_aligned(kheap_default(), bytes, align_bytes, CALL_SITE);
-}
-
-void *krealloc(void *block, size_t bytes)
-{
-    struct kheap *heap = kheap_default();
-
-    return heap == NULL ? NULL : resize(heap, block, bytes, CALL_SITE);
+    return alloc_aligned(kheap_default(), bytes, align_bytes, HEAP_CALL_SITE);
 }
 
 void kfree(void *block)
 {
-    free_front(default_front(), block, CALL_SITE);
+    free_front(default_front(), block, HEAP_CALL_SITE);
 }
 
 /* What no span has: the fast path leaves the block to the slow one. */
@@ -804,12 +599,12 @@ static void free_sized(struct kheap_front *front, void *block, size_t bytes, vad
     unsigned size_class = bytes - 1 < KHEAP_CLASS_MOST ? kheap_class_of(bytes) : NO_CLASS;
 
     if (__builtin_expect(!kheap_push(front, kheap_cache_here(front), block, size_class), 0))
-        slow_free(heap_of(front), block, true, bytes, site);
+        heap_slow_free(heap_of(front), block, true, bytes, site);
 }
 
 void(kfree_sized)(void *block, size_t bytes)
 {
-    free_sized(default_front(), block, bytes, CALL_SITE);
+    free_sized(default_front(), block, bytes, HEAP_CALL_SITE);
 }
 
 size_t ksize(const void *block)
@@ -822,10 +617,10 @@ size_t ksize(const void *block)
 /* What inlined calls of a constant size leave over. */
 void *kheap_slow_alloc(struct kheap_front *front, size_t bytes)
 {
-    return slow_alloc(heap_of(front), bytes, 1, true, CALL_SITE);
+    return heap_slow_alloc(heap_of(front), bytes, 1, true, HEAP_CALL_SITE);
 }
 
 void kheap_free_other(struct kheap_front *front, void *block, size_t bytes)
 {
-    free_sized(front, block, bytes, CALL_SITE);
+    free_sized(front, block, bytes, HEAP_CALL_SITE);
 }

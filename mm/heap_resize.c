@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: MIT */
+/* Resizing a block: where it stands if it stays one of its class or of its pages, else a new block, a copy
+ * and a free. The room behind the bytes asked for holds zeroes. */
+#include <mm/kheap.h>
+
+#include "mm/heap_parts.h"
+
+/* The alignment that the block was given on request, at least; 1 if none. */
+static size_t alignment_of(const struct heap_span *span, unsigned index)
+{
+    if (__atomic_load_n(&span->states[index], __ATOMIC_RELAXED) != KHEAP_BYTE_ALIGNED)
+        return 1;
+    if (span->front.size_class == HEAP_CLASS_RUN)
+        return span->align;
+    uint64_t bits = (span->guards & HEAP_GUARD_FULL) != 0 ? span->records[index].front
+                                                          : span->front.block_bytes | PAGE_SIZE;
+    return bits & (0 - bits);
+}
+
+static bool fits_in_place(const struct heap_span *span, size_t bytes)
+{
+    if (span->guards != 0)
+        return false;
+    /* One page is the least: a small block in it has an alignment that no class has. */
+    if (span->front.size_class == HEAP_CLASS_RUN && heap_span_room(span) == PAGE_SIZE)
+        return bytes <= PAGE_SIZE;
+    if (span->front.size_class == HEAP_CLASS_RUN)
+        return bytes > KHEAP_CLASS_MOST && bytes <= heap_span_room(span) &&
+               bytes > heap_span_room(span) - heap_span_room(span) / 8;
+    return bytes <= KHEAP_CLASS_MOST && kheap_class_of(bytes) == span->front.size_class;
+}
+
+/* There is no memory to move a block that gets smaller. From here on it is one of a size that its place
+ * does not tell, as after an allocation with an alignment. */
+static void stay_in_place(struct heap_span *span, unsigned index, void *block, size_t bytes)
+{
+    memset((uint8_t *)block + bytes, 0, heap_block_room(span, index) - bytes);
+    if (span->guards != 0)
+        heap_guard_shrink(span, index, bytes);
+    else
+        __atomic_store_n(&span->states[index], KHEAP_BYTE_ALIGNED, __ATOMIC_RELAXED);
+}
+
+/* A block of pages of its own stays one where it is, unless each call is to be seen. */
+static bool resize_large(struct kheap *heap, struct heap_span *span, void *block, size_t bytes)
+{
+    if (bytes <= MAX_BLOCK_SIZE || !span->own_chunks || span->guards != 0 ||
+        __atomic_load_n(&heap->off, __ATOMIC_RELAXED) || !heap_slot_is_thread(mm_port_cpu_slot()))
+        return false;
+    return heap_large_resize(heap, span, (uintptr_t)block, bytes);
+}
+
+static void *resize(struct kheap *heap, void *block, size_t bytes, vaddr_t site)
+{
+    unsigned index;
+
+    if (block == NULL)
+        return heap_alloc(heap, bytes, true, site);
+    struct heap_span *span = heap_find_block(heap, block, &index);
+    if (span == NULL) {
+        heap_report_wrong(heap, "krealloc", block);
+        return NULL;
+    }
+    if (bytes == 0) {
+        heap_slow_free(heap, block, false, 0, site);
+        return NULL;
+    }
+    size_t old = heap_block_room(span, index), align = alignment_of(span, index);
+    if (fits_in_place(span, bytes)) {
+        memset((uint8_t *)block + bytes, 0, old - bytes);
+        return block;
+    }
+    if (resize_large(heap, span, block, bytes)) {
+        if (bytes < old)
+            memset((uint8_t *)block + bytes, 0, heap_block_room(span, index) - bytes);
+        return block;
+    }
+    uint8_t *moved = align > 16 ? heap_slow_alloc(heap, bytes, align, false, site)
+                                : heap_alloc(heap, bytes, false, site);
+    if (moved == NULL && bytes <= old) {
+        stay_in_place(span, index, block, bytes);
+        return block;
+    }
+    if (moved == NULL)
+        return NULL;
+    size_t kept = old < bytes ? old : bytes;
+    memcpy(moved, block, kept);
+    span = heap_find_block(heap, moved, &index);
+    if (span != NULL)
+        memset(moved + kept, 0, heap_block_room(span, index) - kept);
+    if (__builtin_expect(!kheap_push(&heap->front, kheap_cache_here(&heap->front), block,
+                                     KHEAP_CLASSES),
+                         0))
+        heap_slow_free(heap, block, false, 0, site);
+    return moved;
+}
+
+void *kheap_realloc(struct kheap *heap, void *block, size_t bytes)
+{
+    return resize(heap, block, bytes, HEAP_CALL_SITE);
+}
+
+void *krealloc(void *block, size_t bytes)
+{
+    struct kheap *heap = kheap_default();
+
+    return heap == NULL ? NULL : resize(heap, block, bytes, HEAP_CALL_SITE);
+}
