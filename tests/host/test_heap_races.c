@@ -74,6 +74,18 @@ uint64_t __wrap_mm_port_lock(struct mm_port_lock *lock)
     return __real_mm_port_lock(lock);
 }
 
+/* Frees the victim; where `to_go` gets from `nth` to 0, the other CPU runs `body`.
+ *   Returns:  false if it does not get there. */
+static bool free_victim_beside(void *(*body)(void *), unsigned *to_go, unsigned nth)
+{
+    other_cpu = body;
+    *to_go = nth;
+    kheap_free(heap, victim);
+    bool stopped = *to_go == 0;
+    *to_go = 0;
+    return stopped;
+}
+
 static void set_up(void)
 {
     paddr_t base;
@@ -143,11 +155,7 @@ static bool free_victim_stopped_at(unsigned nth)
     assert_non_null(victim);
     span = __real_heap_span_at(heap, (uintptr_t)victim);
     bugs_count_begin();
-    other_cpu = free_victim_and_take;
-    moments_to_go = nth;
-    kheap_free(heap, victim);
-    bool stopped = moments_to_go == 0;
-    moments_to_go = 0;
+    bool stopped = free_victim_beside(free_victim_and_take, &moments_to_go, nth);
     kheap_drain(heap, KHEAP_ALL_SLOTS);
     assert_int_equal(bugs_count_end(), stopped);
     if (stopped && nth == 1) { /* its pages and its memory were wanted by others */
@@ -277,13 +285,9 @@ static bool free_run_stopped_at(unsigned *to_go, unsigned nth, enum place place)
     kheap_drain(heap, KHEAP_ALL_SLOTS);
     span = __real_heap_span_at(heap, (uintptr_t)victim);
     assert_null(heap_cache_at(heap, mm_port_cpu_slot()));
-    bugs_count_begin();
     newcomer = NULL;
-    other_cpu = free_victim_and_take_newcomer;
-    *to_go = nth;
-    kheap_free(heap, victim);
-    bool stopped = *to_go == 0;
-    *to_go = 0;
+    bugs_count_begin();
+    bool stopped = free_victim_beside(free_victim_and_take_newcomer, to_go, nth);
     assert_int_equal(bugs_count_end(), stopped);
     if (stopped) {
         assert_ptr_equal(newcomer, place == ELSEWHERE ? other : place == AROUND ? pair : victim);
@@ -346,11 +350,7 @@ static bool free_guarded_victim_stopped_at(unsigned nth)
     }
     assert_null(heap_cache_at(heap, mm_port_cpu_slot()));
     bugs_count_begin();
-    other_cpu = free_victim_and_take;
-    moments_to_go = nth;
-    kheap_free(heap, victim);
-    bool stopped = moments_to_go == 0;
-    moments_to_go = 0;
+    bool stopped = free_victim_beside(free_victim_and_take, &moments_to_go, nth);
     kheap_set_level(heap, KHEAP_DEFAULT);
     assert_int_equal(bugs_count_end(), stopped);
     free_newcomers();
