@@ -5,7 +5,7 @@ A Boot is one finished child: its exit status in the numbering of ./mello (0 suc
 failed, 2 usage, 3 panic or error, 4 time-out, 5 trouble), what it printed, and the command that
 repeats it. Children run in sessions of their own and only those sessions are ever killed.
 A Tree is the source tree with its build products; it builds the firmware probe (probe.c) once and
-remembers the memory map of each machine that it was asked for.
+remembers the memory map of each machine that it was asked for, and the folders that tests share.
 """
 
 import dataclasses
@@ -151,6 +151,7 @@ class Tree:
         self.scratch = Path(tempfile.mkdtemp(prefix="mello-boot-"))
         self._lock = threading.Lock()
         self._maps = {}
+        self._made = {}  # what tests share: made by the first that asks
 
     # ---- Building
 
@@ -179,6 +180,16 @@ class Tree:
         status, text, _ = run_child(argv)
         expect(status == 0, f"{shell_text(argv)}: exit status {status}\n{text}")
         return out
+
+    def shared_folder(self, name, fill):
+        """A folder of that name for all tests to read, filled by `fill(folder)` when it is new."""
+        with self._lock:
+            if name not in self._made:
+                folder = self.scratch / name
+                folder.mkdir()
+                fill(folder)
+                self._made[name] = folder
+            return self._made[name]
 
     # ---- Running
 
