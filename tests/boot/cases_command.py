@@ -53,20 +53,26 @@ USAGE_ERRORS = {
 }
 
 
-class Programs:
-    """A PATH of our own: links to the system's programs, without some, with others of ours."""
+def link_programs(folder, without):
+    for source in ("/usr/bin", "/bin"):
+        for name in os.listdir(source):
+            if name not in without and not (folder / name).is_symlink():
+                os.symlink(os.path.join(source, name), folder / name)
 
-    def __init__(self, folder, without=()):
-        self.folder = folder / "programs"
+
+class Programs:
+    """A PATH of our own: a folder for what is ours before one of links to the system's programs,
+    without some. The links are thousands: tests that leave out the same share them."""
+
+    def __init__(self, view, without=()):
+        self.folder = view.folder() / "programs"
         self.folder.mkdir()
-        for source in ("/usr/bin", "/bin"):
-            for name in os.listdir(source):
-                if name not in without and not (self.folder / name).is_symlink():
-                    os.symlink(os.path.join(source, name), self.folder / name)
+        name = "-".join(["programs-without", *without])
+        links = view.tree.shared_folder(name, lambda folder: link_programs(folder, without))
+        self.path = f"{self.folder}:{links}"
 
     def script(self, name, text):
         path = self.folder / name
-        path.unlink(missing_ok=True)
         path.write_text("#!/bin/sh\n" + text)
         path.chmod(0o755)
 
@@ -146,10 +152,10 @@ def build_fails(view):
 # ---- Exit statuses of QEMU, by a script that stands in for it
 
 def map_status(view, script, status):
-    programs = Programs(view.folder())
+    programs = Programs(view)
     programs.script(QEMU, script)
     seconds = "2" if status == 4 else "60"
-    boot = view.mello("run", "--headless", "--timeout", seconds, path=programs.folder)
+    boot = view.mello("run", "--headless", "--timeout", seconds, path=programs.path)
     expect(boot.status == status, f"exit status {boot.status}, not {status}")
 
 
@@ -186,10 +192,26 @@ def run_from_anywhere(view):
         expect(status == 0 and HELLO in text, f"{command} in {cwd}: status {status}\n{text[-500:]}")
 
 
-def run_with_spaces(view):
-    """A copy of the tree in a path with spaces: builds, boots, cleans, all by itself."""
+def take_objects(tree, build):
+    """The objects of the tree's own build, but for the first of each folder and language, which
+    is left to be compiled. They are taken by make if its compiler and options are the same."""
+    for part in ("kernel", "loader"):
+        shutil.copytree(tree.build / "obj" / part, build / "obj" / part)
+        shutil.copy2(tree.build / "obj" / f"{part}.stamp", build / "obj")
+    kinds = {(path.parent, path.suffixes[-2]): path
+             for path in sorted(build.glob("obj/*/**/*.?.o"), reverse=True)}
+    for path in kinds.values():
+        path.unlink()
+    shutil.copy2(tree.build / "CACHEDIR.TAG", build)
+
+
+def run_with_spaces(view, is_whole):
+    """A copy of the tree in a path with spaces: builds, boots, cleans, all by itself; by each rule
+    of the build, or whole."""
     root = view.folder() / "a place with spaces" / "Mello OS"
     copy_tree(view.tree.root, root)
+    if not is_whole:
+        take_objects(view.tree, root / "build")
     boot = view.mello_of(root, "run", "--headless", "--memory", "64M", seconds=300,
                          settings={"QEMUFLAGS": "-cpu qemu64"})
     check_success(boot, view.tree.firmware_map("64M", "qemu64"))
@@ -338,11 +360,11 @@ def debug_port_in_use(view):
 
 def deps_dry_run(view):
     """Names the packages and calls no apt."""
-    programs = Programs(view.folder())
+    programs = Programs(view)
     called = view.folder() / "called"
     for name in ("apt-get", "sudo"):
         programs.script(name, f"echo {name} \"$@\" >>'{called}'\nexit 0\n")
-    boot = view.mello("deps", "--dry-run", path=programs.folder)
+    boot = view.mello("deps", "--dry-run", path=programs.path)
     expect(boot.status == 0, f"exit status {boot.status}, not 0")
     for name in ("qemu-system-x86", "gcc", "make", "libcmocka-dev", "python3"):
         expect(name in boot.text, f"it does not name {name}")
@@ -351,24 +373,24 @@ def deps_dry_run(view):
 
 def no_network_when_set_up(view):
     """With everything there, a run never calls apt-get or sudo: it works offline."""
-    programs = Programs(view.folder())
+    programs = Programs(view)
     called = view.folder() / "called"
     for name in ("apt-get", "sudo", "dpkg", "apt"):
         programs.script(name, f"echo {name} \"$@\" >>'{called}'\nexit 1\n")
-    boot = view.mello("run", "--headless", "--memory", "64M", path=programs.folder)
+    boot = view.mello("run", "--headless", "--memory", "64M", path=programs.path)
     expect(boot.status == 0, f"exit status {boot.status}, not 0")
     expect(not called.exists(), "it called the package manager")
 
 
 def missing_qemu(view, apt, status, words):
     """QEMU is not there; `apt` is the script that stands in for apt-get (None: there is none)."""
-    programs = Programs(view.folder(), without=(QEMU, "apt-get", "sudo"))
+    programs = Programs(view, without=(QEMU, "apt-get", "sudo"))
     real = shutil.which(QEMU)
     if apt is not None:
         programs.script("apt-get", apt.format(real=real, place=programs.folder / QEMU))
     if "sudo" in words:
         programs.script("id", "echo 1000\n")
-    boot = view.mello("run", "--headless", "--memory", "64M", path=programs.folder)
+    boot = view.mello("run", "--headless", "--memory", "64M", path=programs.path)
     expect(boot.status == status, f"exit status {boot.status}, not {status}")
     expect("qemu-system-x86" in boot.text, "it does not name the missing package")
     for word in words:
@@ -379,11 +401,11 @@ def missing_qemu(view, apt, status, words):
 
 def missing_qemu_as_user(view):
     """Not root: apt-get is called through sudo."""
-    programs = Programs(view.folder(), without=(QEMU, "apt-get", "sudo"))
+    programs = Programs(view, without=(QEMU, "apt-get", "sudo"))
     programs.script("id", "echo 1000\n")
     programs.script("sudo", "echo through sudo: \"$@\"\nexec \"$@\"\n")
     programs.script("apt-get", f"ln -sf {shutil.which(QEMU)} {programs.folder / QEMU}\n")
-    boot = view.mello("run", "--headless", "--memory", "64M", path=programs.folder)
+    boot = view.mello("run", "--headless", "--memory", "64M", path=programs.path)
     expect(boot.status == 0, f"exit status {boot.status}, not 0")
     expect("through sudo:" in boot.text, "it did not call sudo")
 
@@ -406,7 +428,8 @@ for _script, _status in STATUS_OF_SCRIPT.items():
     _name = _script.split(";")[0].replace(" ", "-")
     add(f"command/status-{_name}", map_status, _script + "\n", _status)
 add("command/from-anywhere", run_from_anywhere)
-add("command/path-with-spaces", run_with_spaces)
+add("command/path-with-spaces", run_with_spaces, False)
+add("command/path-with-spaces-whole", run_with_spaces, True, slow=True)
 add("command/terminal", run_in_terminal)
 add("command/signal", end_by_signal)
 add("command/debug", debug)

@@ -563,9 +563,9 @@ def refuse_picture(view, words, pattern):
     folder = view.folder()
     (folder / "folder.png").mkdir()
     subprocess.run(["mkfifo", str(folder / "pipe.png")], check=True)
-    programs = Programs(folder)
+    programs = Programs(view)
     programs.script(QEMU, "echo QEMU was started; exit 1\n")
-    boot = view.mello("screenshot", *(word.format(folder) for word in words), path=programs.folder)
+    boot = view.mello("screenshot", *(word.format(folder) for word in words), path=programs.path)
     expect(boot.status == 2, f"exit status {boot.status}, not 2")
     expect(re.search(pattern, boot.text), f"it does not say '{pattern}'")
     expect("QEMU was started" not in boot.text, "it boots first")
@@ -585,14 +585,14 @@ def open_window(view, words, display, kinds, expected, says, apt="exit 100\n", s
     """`display`: variables that are set; `kinds`: of windows that QEMU has; `expected`: the one that
     it is called with, None: it is not called."""
     folder = view.folder()
-    programs = Programs(folder, without=("apt-get", "sudo"))
+    programs = Programs(view, without=("apt-get", "sudo"))
     called, has = folder / "called", folder / "kinds"
     has.write_text("".join(f"{kind}\n" for kind in kinds))
     programs.script(QEMU, STAND_IN.format(kinds=has, called=called))
     programs.script("apt-get", apt.format(kinds=has))
     settings = {**view.tree.settings(), "DISPLAY": "", "WAYLAND_DISPLAY": "", **display}
     boot = view.mello_of(view.tree.root, "run", *words, settings=settings, seconds=120,
-                         path=programs.folder)
+                         path=programs.path)
     expect(boot.status == status, f"exit status {boot.status}, not {status}")
     for text in says:
         expect(text in boot.text, f"it does not say '{text}'")
