@@ -13,8 +13,8 @@
  * its order's set is one bit. So allocating and freeing touch at most 15 tags and 15 trees, whatever
  * the region looks like.
  *
- * A run that is no power of two takes the beginning of a block as allocated blocks of falling size and
- * leaves the rest free: five units are taken as 4 + 1, and 1 + 2 stay free.
+ * A run that is no power of two, or begins anywhere, is taken as the largest blocks that tile it, and the rest
+ * of what it was cut from stays free: of eight units, five from the beginning are 4 + 1, and 1 + 2 stay.
  *
  * Invariants (buddy_check): the blocks tile what is present; no two free buddies of one order; a free
  * block is in its order's set and nothing else is; the counters agree. */
@@ -85,27 +85,50 @@ static void take_free(struct buddy *buddy, uint64_t offset, unsigned order)
     bittree_remove(&buddy->free_blocks[order], offset / buddy_block_bytes(order));
 }
 
-/* The largest order of which a block can start at `offset` and end at `end` or before. */
-static unsigned largest_order_at(const struct buddy *buddy, uint64_t offset, uint64_t end)
+/* The order of the largest block of at most `bytes`, which is MIN_BLOCK_SIZE or more. */
+static unsigned order_within(uint64_t bytes)
 {
-    unsigned order = NUM_ORDERS - 1;
+    unsigned order = 63u - (unsigned)__builtin_clzll(bytes / MIN_BLOCK_SIZE);
 
-    while (order > buddy->lowest && (!mm_is_aligned(offset, buddy_block_bytes(order)) ||
-                                     offset + buddy_block_bytes(order) > end))
-        order--;
-    return order;
+    return order < NUM_ORDERS ? order : NUM_ORDERS - 1;
+}
+
+/* The largest order of which a block can start at `offset` and end at `end` or before. */
+static unsigned largest_order_at(uint64_t offset, uint64_t end)
+{
+    unsigned order = order_within(end - offset);
+    uint64_t aligned = offset | MAX_BLOCK_SIZE; /* its lowest bit */
+
+    return order_within(aligned & -aligned) < order ? order_within(aligned & -aligned) : order;
+}
+
+/* The units of [from, to), part of what was one free block, are free blocks. */
+static void put_parts(struct buddy *buddy, uint64_t from, uint64_t to)
+{
+    while (from < to) {
+        unsigned part = largest_order_at(from, to);
+        put_free(buddy, from, part);
+        from += buddy_block_bytes(part);
+    }
+}
+
+/* A run that is its holder's: the blocks that it is freed as. */
+static void mark_parts(struct buddy *buddy, uint64_t from, uint64_t to)
+{
+    while (from < to) {
+        unsigned part = largest_order_at(from, to);
+        *tag_at(buddy, from) = (uint8_t)(part + 1);
+        from += buddy_block_bytes(part);
+    }
 }
 
 /* ---- allocating and freeing ---- */
 
 unsigned buddy_order(uint64_t bytes)
 {
-    unsigned order = 0;
-
     MM_ASSERT(bytes <= MAX_BLOCK_SIZE);
-    while (buddy_block_bytes(order) < bytes)
-        order++;
-    return order;
+    return bytes <= MIN_BLOCK_SIZE ? 0
+                                   : 64u - (unsigned)__builtin_clzll((bytes - 1) / MIN_BLOCK_SIZE);
 }
 
 /* A block that nobody holds becomes free, and joins with its buddy as often as that is free. */
@@ -136,18 +159,38 @@ uint64_t buddy_alloc(struct buddy *buddy, uint64_t bytes, uint64_t align_bytes)
     uint64_t offset = bittree_lowest(&buddy->free_blocks[from]) * buddy_block_bytes(from);
     take_free(buddy, offset, from);
     end = offset + buddy_block_bytes(from);
-    for (uint64_t at = offset; at < offset + bytes;) {
-        unsigned part = largest_order_at(buddy, at, offset + bytes);
-        *tag_at(buddy, at) = (uint8_t)(part + 1);
-        at += buddy_block_bytes(part);
-    }
-    for (uint64_t at = offset + bytes; at < end;) {
-        unsigned part = largest_order_at(buddy, at, end);
-        put_free(buddy, at, part);
-        at += buddy_block_bytes(part);
-    }
+    mark_parts(buddy, offset, offset + bytes);
+    put_parts(buddy, offset + bytes, end);
     buddy->free_bytes -= bytes;
     return offset;
+}
+
+/* The free block that the unit at `at` is in; its order in *order. */
+static uint64_t free_block_of(const struct buddy *buddy, uint64_t at, unsigned *order)
+{
+    for (*order = buddy->lowest; *order < NUM_ORDERS; ++*order) {
+        uint64_t start = at & ~(buddy_block_bytes(*order) - 1);
+        if (*tag_at(buddy, start) == (TAG_FREE | (*order + 1)))
+            return start;
+    }
+    return BUDDY_NO_BLOCK;
+}
+
+void buddy_take(struct buddy *buddy, uint64_t offset, uint64_t bytes)
+{
+    uint64_t end = offset + bytes;
+
+    for (uint64_t at = offset; at < end;) {
+        unsigned order;
+        uint64_t start = free_block_of(buddy, at, &order);
+        MM_ASSERT(start != BUDDY_NO_BLOCK);
+        at = start + buddy_block_bytes(order);
+        take_free(buddy, start, order);
+        put_parts(buddy, start, offset);
+        put_parts(buddy, end, at);
+    }
+    mark_parts(buddy, offset, end);
+    buddy->free_bytes -= bytes;
 }
 
 void buddy_free(struct buddy *buddy, uint64_t offset, uint64_t bytes)
@@ -156,7 +199,7 @@ void buddy_free(struct buddy *buddy, uint64_t offset, uint64_t bytes)
 
     buddy->free_bytes += bytes;
     while (offset < end) {
-        unsigned order = largest_order_at(buddy, offset, end);
+        unsigned order = largest_order_at(offset, end);
         MM_ASSERT(*tag_at(buddy, offset) == order + 1);
         join_free(buddy, offset, order);
         offset += buddy_block_bytes(order);
@@ -172,7 +215,7 @@ void buddy_add(struct buddy *buddy, uint64_t from, uint64_t to)
     buddy->present_bytes += to - from;
     buddy->free_bytes += to - from;
     while (from < to) {
-        unsigned order = largest_order_at(buddy, from, to);
+        unsigned order = largest_order_at(from, to);
         join_free(buddy, from, order);
         from += buddy_block_bytes(order);
     }
@@ -202,6 +245,13 @@ bool buddy_is_absent(const struct buddy *buddy, uint64_t from, uint64_t to)
 }
 
 /* ---- asking ---- */
+
+bool buddy_is_free(const struct buddy *buddy, uint64_t offset)
+{
+    unsigned order;
+
+    return free_block_of(buddy, offset, &order) != BUDDY_NO_BLOCK;
+}
 
 uint64_t buddy_largest_free(const struct buddy *buddy)
 {

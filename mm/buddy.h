@@ -49,8 +49,14 @@ unsigned buddy_order(uint64_t bytes);
  *   Returns:  its offset, a multiple of align_bytes; or BUDDY_NO_BLOCK. */
 uint64_t buddy_alloc(struct buddy *buddy, uint64_t bytes, uint64_t align_bytes);
 
-/* Gives back the run that buddy_alloc(bytes) gave, joining it with free buddies. */
+/* Takes the run [offset, offset + bytes) of units, all free, wherever it begins. */
+void buddy_take(struct buddy *buddy, uint64_t offset, uint64_t bytes);
+
+/* Gives back the run that buddy_alloc() or buddy_take() gave, joining it with free buddies. */
 void buddy_free(struct buddy *buddy, uint64_t offset, uint64_t bytes);
+
+/* True if the unit at `offset` is in a free block. */
+bool buddy_is_free(const struct buddy *buddy, uint64_t offset);
 
 /* Bytes of the largest free block, 0 if there is none. */
 uint64_t buddy_largest_free(const struct buddy *buddy);

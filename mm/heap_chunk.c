@@ -1,18 +1,29 @@
 /* SPDX-License-Identifier: MIT */
-/* The chunks of the heap: 2 MiB of addresses, a buddy system of their pages, and which span a page is in.
+/* The chunks of the heap: 2 MiB of addresses, which of their pages are free, and which span a page is in.
  *
  *      base                                                             base + bytes
  *      | chunk | chunk | ----- | chunk | large block: chunks of its own | ----- |
  *      table:  one entry for each 2 MiB: a chunk, nothing, or heap_chunk_reserved
  *
- *      chunks[order]   by the order of its largest free block, so the tightest fit is found at once and
- *                      wholly free chunks are the last to be used
+ *      runs[pages]     by its longest run of free pages (struct runs): a run comes out of the chunk whose longest
+ *                      one is the shortest that holds it, so that others keep theirs, and wholly free
+ *                      chunks are the last to be used
+ *      chunks[order]   by the order of its largest free block (struct buddy), for what is to be aligned
  *
- * Invariants (kheap_verify): a page of a chunk is absent, free in the buddy system, or belongs to one
- * span; what lies behind chunk->dirty_end was never handed out and holds zeroes. */
+ * The buddy system makes the free blocks and joins them; the map of free pages says where a run fits whose
+ * pages are no power of two, or begin anywhere. Out of blocks alone, a run of nine pages waits for sixteen
+ * at a multiple of sixteen: a third of the memory was left between runs of 9 to 16 pages, and ever more of it.
+ *
+ * Invariants (kheap_verify): a page of a chunk is absent, free in the buddy system and in the map, or
+ * belongs to one span; what lies behind chunk->dirty_end was never handed out and holds zeroes. */
 #include "mm/heap_memory.h"
 
 struct heap_chunk heap_chunk_reserved;
+
+static unsigned page_of(uint64_t bytes)
+{
+    return (unsigned)(bytes >> FRAME_SHIFT);
+}
 
 static struct kheap_chunk **entry_of(const struct kheap *heap, uint64_t offset)
 {
@@ -36,6 +47,69 @@ struct heap_span *heap_span_at(const struct kheap *heap, vaddr_t address)
     return heap_span_of(
         __atomic_load_n(&chunk->front.pages[(offset >> FRAME_SHIFT) % KHEAP_CHUNK_PAGES],
                         __ATOMIC_RELAXED));
+}
+
+/* ---- lists of chunks ---- */
+
+static unsigned list_of(const struct heap_chunk *chunk)
+{
+    uint64_t largest = buddy_largest_free(&chunk->buddy);
+
+    if (chunk->buddy.free_bytes == HEAP_CHUNK_BYTES)
+        return NUM_ORDERS;
+    return largest == 0 ? HEAP_CHUNK_LISTS - 1 : buddy_order(largest);
+}
+
+static unsigned run_list_of(const struct heap_chunk *chunk)
+{
+    unsigned longest = chunk->runs.longest;
+
+    return longest == KHEAP_CHUNK_PAGES ? HEAP_RUN_LISTS - 1
+           : longest < HEAP_RUN_PAGES   ? longest
+                                        : HEAP_RUN_PAGES;
+}
+
+static void lists_leave_locked(struct kheap *heap, struct heap_chunk *chunk)
+{
+    heap_list_remove(&chunk->link);
+    heap_list_remove(&chunk->run_link);
+    if (heap_list_is_empty(&heap->runs[chunk->run_list]))
+        bits_clear(heap->runs_filled, chunk->run_list);
+}
+
+void heap_chunk_file_locked(struct kheap *heap, struct heap_chunk *chunk)
+{
+    lists_leave_locked(heap, chunk);
+    chunk->run_list = run_list_of(chunk);
+    heap_list_add(&heap->chunks[list_of(chunk)], &chunk->link);
+    heap_list_add(&heap->runs[chunk->run_list], &chunk->run_link);
+    bits_set(heap->runs_filled, chunk->run_list);
+}
+
+bool heap_chunks_are_filed(const struct kheap *heap)
+{
+    int64_t difference = 0;
+
+    for (unsigned list = 0; list < HEAP_CHUNK_LISTS; list++) {
+        const struct heap_link *head = &heap->chunks[list];
+        for (const struct heap_link *link = head->next; link != head; link = link->next) {
+            difference++;
+            if (list_of(HEAP_OF(link, struct heap_chunk, link)) != list)
+                return false;
+        }
+    }
+    for (unsigned list = 0; list < HEAP_RUN_LISTS; list++) {
+        const struct heap_link *head = &heap->runs[list];
+        if (bits_test(heap->runs_filled, list) == heap_list_is_empty(head))
+            return false;
+        for (const struct heap_link *link = head->next; link != head; link = link->next) {
+            const struct heap_chunk *chunk = HEAP_OF(link, struct heap_chunk, run_link);
+            difference--;
+            if (chunk->run_list != list || run_list_of(chunk) != list)
+                return false;
+        }
+    }
+    return difference == 0;
 }
 
 /* ---- chunks in the table ---- */
@@ -73,6 +147,9 @@ static void chunk_start(struct heap_chunk *chunk, uint64_t offset)
     chunk->large_pages = 0;
     chunk->dirty_end = 0;
     heap_list_init(&chunk->link);
+    heap_list_init(&chunk->run_link);
+    chunk->run_list = 0; /* in none yet */
+    runs_init(&chunk->runs);
     buddy_init(&chunk->buddy, HEAP_CHUNK_BYTES, HEAP_PAGE_ORDER, chunk->buddy_state);
 }
 
@@ -96,7 +173,7 @@ bool heap_chunks_make(struct kheap *heap, uint64_t offset, uint64_t bytes)
             chunk_memory_give_locked(heap, chunk);
         } else {
             chunk_start(chunk, at);
-            heap_list_add(&heap->chunks[HEAP_CHUNK_LISTS - 1], &chunk->link);
+            heap_chunk_file_locked(heap, chunk);
             __atomic_store_n(entry_of(heap, at), &chunk->front, __ATOMIC_RELEASE);
         }
         mm_port_unlock(&heap->lock, saved);
@@ -132,7 +209,7 @@ void heap_chunks_drop_empty_locked(struct kheap *heap, uint64_t offset, uint64_t
         if (is_chunk(chunk)) {
             if (chunk->buddy.present_bytes != 0 || chunk->large_pages != 0)
                 continue;
-            heap_list_remove(&chunk->link);
+            lists_leave_locked(heap, chunk);
             chunk_memory_give_locked(heap, chunk);
         }
         __atomic_store_n(entry_of(heap, at), behind != NULL ? &behind->front : NULL,
@@ -156,21 +233,6 @@ void heap_pages_set_locked(struct kheap *heap, uint64_t offset, uint64_t bytes,
 }
 
 /* ---- their memory ---- */
-
-static unsigned list_of(const struct heap_chunk *chunk)
-{
-    uint64_t largest = buddy_largest_free(&chunk->buddy);
-
-    if (chunk->buddy.free_bytes == HEAP_CHUNK_BYTES)
-        return NUM_ORDERS;
-    return largest == 0 ? HEAP_CHUNK_LISTS - 1 : buddy_order(largest);
-}
-
-void heap_chunk_file_locked(struct kheap *heap, struct heap_chunk *chunk)
-{
-    heap_list_remove(&chunk->link);
-    heap_list_add(&heap->chunks[list_of(chunk)], &chunk->link);
-}
 
 bool heap_chunk_is_spare(const struct heap_chunk *chunk)
 {
@@ -203,21 +265,44 @@ void heap_chunks_add_locked(struct kheap *heap, uint64_t offset, uint64_t bytes,
         chunk->pooled = true;
         heap_spare_count_locked(heap, heap_chunk_is_spare(chunk), false);
         buddy_add(&chunk->buddy, from, to);
+        runs_give(&chunk->runs, page_of(from), page_of(to - from));
         heap_spare_count_locked(heap, heap_chunk_is_spare(chunk), true);
         heap_chunk_file_locked(heap, chunk);
         offset = chunk->offset + to;
     }
 }
 
+void heap_chunk_pages_remove_locked(struct heap_chunk *chunk, uint64_t from, uint64_t to)
+{
+    buddy_remove(&chunk->buddy, from, to);
+    runs_take(&chunk->runs, page_of(from), page_of(to - from));
+}
+
 /* ---- runs ---- */
+
+/* Where the chunk has that run. What is to be aligned is looked for among the blocks of the buddy system, all
+ * else where it fits best. */
+static uint64_t place_run(struct heap_chunk *chunk, uint64_t bytes, uint64_t align_bytes)
+{
+    uint64_t offset;
+
+    if (align_bytes > PAGE_SIZE) {
+        offset = buddy_alloc(&chunk->buddy, bytes, align_bytes);
+        MM_ASSERT(offset != BUDDY_NO_BLOCK);
+        runs_take(&chunk->runs, page_of(offset), page_of(bytes));
+        return offset;
+    }
+    offset = (uint64_t)runs_alloc(&chunk->runs, page_of(bytes)) * PAGE_SIZE;
+    buddy_take(&chunk->buddy, offset, bytes);
+    return offset;
+}
 
 /* A run of the chunk, which has one. */
 static uint64_t take_run_locked(struct kheap *heap, struct heap_chunk *chunk, uint64_t bytes,
                                 uint64_t align_bytes, bool *zeroed)
 {
     heap_spare_count_locked(heap, heap_chunk_is_spare(chunk), false);
-    uint64_t offset = buddy_alloc(&chunk->buddy, bytes, align_bytes);
-    MM_ASSERT(offset != BUDDY_NO_BLOCK);
+    uint64_t offset = place_run(chunk, bytes, align_bytes);
     heap_chunk_file_locked(heap, chunk);
     *zeroed = offset >= chunk->dirty_end;
     if (offset + bytes > chunk->dirty_end)
@@ -225,17 +310,41 @@ static uint64_t take_run_locked(struct kheap *heap, struct heap_chunk *chunk, ui
     return chunk->offset + offset;
 }
 
-static uint64_t take_from_chunk_locked(struct kheap *heap, uint64_t bytes, uint64_t align_bytes,
-                                       bool *zeroed)
+/* The chunk whose largest free block is the smallest that holds the bytes. */
+static struct heap_chunk *chunk_with_block_locked(const struct kheap *heap, uint64_t bytes)
 {
-    unsigned list = buddy_order(bytes > align_bytes ? bytes : align_bytes);
+    unsigned list = buddy_order(bytes);
 
     while (list <= NUM_ORDERS && heap_list_is_empty(&heap->chunks[list]))
         list++;
-    if (list > NUM_ORDERS)
-        return HEAP_NO_OFFSET;
-    return take_run_locked(heap, HEAP_OF(heap->chunks[list].next, struct heap_chunk, link), bytes,
-                           align_bytes, zeroed);
+    return list > NUM_ORDERS ? NULL : HEAP_OF(heap->chunks[list].next, struct heap_chunk, link);
+}
+
+/* The chunk whose longest run is the shortest that holds the bytes. */
+static struct heap_chunk *chunk_with_run_locked(const struct kheap *heap, uint64_t bytes)
+{
+    unsigned list = page_of(bytes), word = list / BITS_PER_WORD;
+    uint64_t filled = heap->runs_filled[word] & UINT64_MAX << (list % BITS_PER_WORD);
+
+    while (filled == 0) {
+        if (++word > HEAP_RUN_LISTS / BITS_PER_WORD)
+            return NULL;
+        filled = heap->runs_filled[word];
+    }
+    list = word * BITS_PER_WORD + bits_lowest(filled);
+    return HEAP_OF(heap->runs[list].next, struct heap_chunk, run_link);
+}
+
+static uint64_t take_from_chunk_locked(struct kheap *heap, uint64_t bytes, uint64_t align_bytes,
+                                       bool *zeroed)
+{
+    struct heap_chunk *chunk =
+        align_bytes > PAGE_SIZE
+            ? chunk_with_block_locked(heap, bytes > align_bytes ? bytes : align_bytes)
+            : chunk_with_run_locked(heap, bytes);
+
+    return chunk != NULL ? take_run_locked(heap, chunk, bytes, align_bytes, zeroed)
+                         : HEAP_NO_OFFSET;
 }
 
 static struct heap_chunk *roomiest_chunk_locked(const struct kheap *heap)
@@ -249,9 +358,7 @@ static struct heap_chunk *roomiest_chunk_locked(const struct kheap *heap)
 
 static bool chunk_has_run(const struct heap_chunk *chunk, uint64_t bytes)
 {
-    uint64_t largest = chunk == NULL ? 0 : buddy_largest_free(&chunk->buddy);
-
-    return largest != 0 && buddy_order(largest) >= buddy_order(bytes);
+    return chunk != NULL && chunk->runs.longest >= page_of(bytes);
 }
 
 uint64_t heap_run_take_for_state_locked(struct kheap *heap, uint64_t bytes, bool *zeroed)
@@ -282,6 +389,7 @@ void heap_run_give_locked(struct kheap *heap, uint64_t offset, uint64_t bytes)
 
     heap_pages_set_locked(heap, offset, bytes, NULL);
     buddy_free(&chunk->buddy, offset - chunk->offset, bytes);
+    runs_give(&chunk->runs, page_of(offset - chunk->offset), page_of(bytes));
     heap_chunk_file_locked(heap, chunk);
     heap_spare_count_locked(heap, heap_chunk_is_spare(chunk), true);
 }

@@ -44,6 +44,8 @@ static void init_lists(struct kheap *heap)
 {
     for (unsigned i = 0; i < HEAP_CHUNK_LISTS; i++)
         heap_list_init(&heap->chunks[i]);
+    for (unsigned i = 0; i < HEAP_RUN_LISTS; i++)
+        heap_list_init(&heap->runs[i]);
     for (unsigned i = 0; i < KHEAP_CLASSES; i++) {
         heap_list_init(&heap->spans[i]);
         heap_list_init(&heap->guarded[i]);

@@ -161,7 +161,7 @@ static void take_spare_run_locked(struct kheap *heap, struct heap_chunk *chunk, 
     *offset = chunk->offset + from;
     *bytes = to - from;
     heap->region_bytes -= *bytes;
-    buddy_remove(&chunk->buddy, from, to);
+    heap_chunk_pages_remove_locked(chunk, from, to);
     heap_chunk_file_locked(heap, chunk);
     if (chunk->buddy.present_bytes != 0)
         return;

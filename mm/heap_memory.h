@@ -49,7 +49,9 @@ void heap_chunks_add_locked(struct kheap *heap, uint64_t offset, uint64_t bytes,
 /* A run for state, which stays for ever: of the chunk that holds such state already, or else of the
  * roomiest, so that few chunks can never go back to the pmm because of it. As heap_run_take_locked(). */
 uint64_t heap_run_take_for_state_locked(struct kheap *heap, uint64_t bytes, bool *zeroed);
-/* Puts a chunk into the list of its largest free block. */
+/* Takes free memory of the chunk, which is to go back, out of it. */
+void heap_chunk_pages_remove_locked(struct heap_chunk *chunk, uint64_t from, uint64_t to);
+/* Puts a chunk into the lists of its largest free block and its longest run. */
 void heap_chunk_file_locked(struct kheap *heap, struct heap_chunk *chunk);
 
 /* Wholly free and to be given back, 2 MiB or the pieces that it has. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* The parts of the kernel heap and how they hang together. Internal to mm.
  *
- *      struct kheap    table[2 MiB] -> heap_chunk: buddy system of 512 pages, page -> span
+ *      struct kheap    table[2 MiB] -> heap_chunk: 512 pages: buddy system, free runs; page -> span
  *                      caches[slot] -> heap_cache: magazines, lists of own spans, remote frees
  *                      spans[class] -> spans that nobody owns and that have free blocks
  *                      state        -> memory for chunks, spans and caches, never mixed with blocks
@@ -10,7 +10,7 @@
  * mm_port_cpu_barrier(): memory comes and goes before or behind it (heap_memory.c), and a step that
  * lacks some returns what it needs, so that the caller releases the lock, gets it and tries again.
  *
- * Files, each using those before it: buddy.c; heap_memory.h (heap_state.c, heap_chunk.c, heap_source.c,
+ * Files, each using those before it: buddy.c, runs.c; heap_memory.h (heap_state.c, heap_chunk.c, heap_source.c,
  * heap_memory.c: growth, heap_large.c, heap_create.c); heap_span.c (runs of pages cut into blocks),
  * heap_cache.c (caches, remote frees, draining), heap_guard.c (the full level), heap_fault.c,
  * heap_sites.c (call sites, leaks), heap_report.c, kheap.c (the calls), heap_resize.c (krealloc),
@@ -19,6 +19,7 @@
 #define MM_HEAP_PARTS_H
 
 #include "mm/buddy.h"
+#include "mm/runs.h"
 
 #include <mm/kheap.h>
 #include <mm/log.h>
@@ -27,7 +28,7 @@
 #define HEAP_PAGE_ORDER  6u /* of the buddy system: 4 KiB */
 #define HEAP_SPAN_PAGES  16u
 #define HEAP_SPAN_BLOCKS 256u
-#define HEAP_RUN_PAGES   (MAX_BLOCK_SIZE / PAGE_SIZE) /* of one chunk's buddy system */
+#define HEAP_RUN_PAGES   (MAX_BLOCK_SIZE / PAGE_SIZE) /* at most, of one chunk */
 #define HEAP_REMOTE_MAX  32u
 #define HEAP_CLASS_RUN   KHEAP_CLASSES        /* one block of any number of pages */
 #define HEAP_CLASS_STATE (KHEAP_CLASSES + 1u) /* the heap's own */
@@ -117,17 +118,22 @@ static inline struct heap_span *heap_span_of(struct kheap_span *front)
 struct heap_chunk {
     struct kheap_chunk front;
     struct buddy buddy;
-    struct heap_link link; /* heap->chunks[largest free order], or heap->no_chunks */
-    uint64_t offset;       /* from the heap's base */
-    uint64_t dirty_end;    /* pages from here on (bytes in the chunk) still hold zeroes */
-    bool pooled;           /* has memory in the buddy system; else only pages of large blocks */
-    bool kept;             /* of the first memory: never given back */
-    bool growing;          /* somebody is committing its next piece: others leave it alone */
-    uint32_t large_pages;  /* pages of large blocks */
+    struct runs runs;          /* the same pages as the buddy system's */
+    struct heap_link link;     /* heap->chunks[largest free order] */
+    struct heap_link run_link; /* heap->runs[run_list], by the longest run */
+    unsigned run_list;
+    uint64_t offset;      /* from the heap's base */
+    uint64_t dirty_end;   /* pages from here on (bytes in the chunk) still hold zeroes */
+    bool pooled;          /* has memory in the buddy system; else only pages of large blocks */
+    bool kept;            /* of the first memory: never given back */
+    bool growing;         /* somebody is committing its next piece: others leave it alone */
+    uint32_t large_pages; /* pages of large blocks */
     uint64_t buddy_state[];
 };
 
 #define HEAP_CHUNK_LISTS 17u /* by order of the largest free block; 15: wholly free; 16: nothing */
+#define HEAP_RUN_LISTS                                                                             \
+    (HEAP_RUN_PAGES + 2) /* by pages of the longest run: 0 ... most; wholly free */
 
 /* ---- caches ---- */
 
@@ -193,8 +199,10 @@ struct kheap {
     unsigned moving; /* atomic: how many move memory between the pmm and the heap just now */
     uint64_t moves;  /* atomic: how often memory arrived */
     struct heap_link chunks[HEAP_CHUNK_LISTS];
-    struct heap_link spans[KHEAP_CLASSES];   /* of nobody, with free blocks */
-    struct heap_link guarded[KHEAP_CLASSES]; /* guarded ones, with free blocks */
+    struct heap_link runs[HEAP_RUN_LISTS];
+    uint64_t runs_filled[HEAP_RUN_LISTS / BITS_PER_WORD + 1]; /* bit: that list is not empty */
+    struct heap_link spans[KHEAP_CLASSES];                    /* of nobody, with free blocks */
+    struct heap_link guarded[KHEAP_CLASSES];                  /* guarded ones, with free blocks */
     /* memory for state; a region that does not grow keeps [bump, bump_end) for it */
     uint8_t *bump, *bump_end;
     uint8_t *page[2], *page_end[2];  /* being cut, by kind of span */
@@ -255,10 +263,14 @@ enum heap_effort { HEAP_USUAL, HEAP_SCARCE };
 
 /* A run of `bytes` (pages, at most MAX_BLOCK_SIZE) of the chunk that it fits best; its offset is a
  * multiple of align_bytes (PAGE_SIZE ... MAX_BLOCK_SIZE).
- *   Returns:  its offset from the base and whether it holds zeroes; HEAP_NO_OFFSET. */
+ *   Returns:  its offset from the base and whether it holds zeroes; HEAP_NO_OFFSET.
+ *   Cost:     one chunk's map of 512 bits is looked through, however many there are. */
 uint64_t heap_run_take_locked(struct kheap *heap, uint64_t bytes, uint64_t align_bytes,
                               enum heap_effort effort, bool *zeroed);
 void heap_run_give_locked(struct kheap *heap, uint64_t offset, uint64_t bytes);
+
+/* True if each chunk is in the lists that its largest free block and its longest run name. */
+bool heap_chunks_are_filed(const struct kheap *heap);
 
 /* Says which span the pages of a run belong to; NULL: none. */
 void heap_pages_set_locked(struct kheap *heap, uint64_t offset, uint64_t bytes,

@@ -222,14 +222,11 @@ static void count_quarantine_locked(const struct kheap *heap, uint64_t *blocks, 
 
 static uint64_t largest_free_locked(const struct kheap *heap)
 {
-    uint64_t largest = 0;
+    unsigned list = HEAP_RUN_LISTS - 1;
 
-    for (unsigned list = HEAP_PAGE_ORDER; list <= NUM_ORDERS; list++) {
-        if (heap_list_is_empty(&heap->chunks[list]))
-            continue;
-        largest = buddy_block_bytes(list < NUM_ORDERS ? list : NUM_ORDERS - 1);
-    }
-    return largest;
+    while (list > 0 && heap_list_is_empty(&heap->runs[list]))
+        list--;
+    return list < HEAP_RUN_PAGES ? list * PAGE_SIZE : MAX_BLOCK_SIZE;
 }
 
 struct kheap_stats kheap_stats(struct kheap *heap)
@@ -324,15 +321,31 @@ static bool check_span(const struct kheap *heap, const struct heap_span *span, s
     return true;
 }
 
-/* Each page of the chunk: absent, free, or of one span that begins where it says. */
-static bool check_chunk(const struct kheap *heap, const struct heap_chunk *chunk,
-                        struct tally *tally, struct fault *fault)
+/* The buddy system and the map of free pages, which say the same. */
+static bool check_runs(const struct kheap *heap, const struct heap_chunk *chunk,
+                       struct fault *fault)
 {
+    vaddr_t base = heap->front.base + chunk->offset;
     uint64_t offset;
     const char *wrong = buddy_check(&chunk->buddy, &offset);
 
     if (wrong != NULL)
-        return fail(fault, wrong, heap->front.base + chunk->offset + offset);
+        return fail(fault, wrong, base + offset);
+    for (unsigned page = 0; page < KHEAP_CHUNK_PAGES; page++)
+        if (bits_test(chunk->runs.free, page) !=
+            buddy_is_free(&chunk->buddy, (uint64_t)page * PAGE_SIZE))
+            return fail(fault, "the free pages and the free blocks differ",
+                        base + (uint64_t)page * PAGE_SIZE);
+    return runs_is_consistent(&chunk->runs) ||
+           fail(fault, "the length of the longest free run differs", base);
+}
+
+/* Each page of the chunk: absent, free, or of one span that begins where it says. */
+static bool check_chunk(const struct kheap *heap, const struct heap_chunk *chunk,
+                        struct tally *tally, struct fault *fault)
+{
+    if (!check_runs(heap, chunk, fault))
+        return false;
     for (unsigned page = 0; page < KHEAP_CHUNK_PAGES; page++) {
         const struct heap_span *span = heap_span_of(chunk->front.pages[page]);
         uint64_t at = chunk->offset + page * PAGE_SIZE;
@@ -356,6 +369,8 @@ static bool check_all_locked(const struct kheap *heap, struct fault *fault)
             if (!check_chunk(heap, HEAP_OF(link, struct heap_chunk, link), &tally, fault))
                 return false;
     }
+    if (!heap_chunks_are_filed(heap))
+        return fail(fault, "a chunk is in a wrong list", heap->first);
     for (unsigned i = 0; i < KHEAP_CLASSES; i++)
         if (tally.out[i] != heap->out[i])
             return fail(fault, "the count of a class's blocks differs", heap->first);

@@ -236,14 +236,14 @@ static unsigned char **run_at(const unsigned char *address)
     return NULL;
 }
 
-/* Takes two runs that are one when both are free out of `runs`.
+/* Takes two runs that are one when both are free out of `runs`; not those at `end`, where others end, nor
+ * the first, before which a few pages may be free.
  *   Returns:  the first of them. */
-static unsigned char *take_pair(void)
+static unsigned char *take_pair(const unsigned char *end)
 {
-    for (size_t i = 0; i < run_count; i++) {
+    for (size_t i = 1; i < run_count; i++) {
         unsigned char *run = runs[i];
-        if (run == NULL || !mm_is_aligned((uintptr_t)run, 2 * RUN_BYTES) ||
-            run_at(run + RUN_BYTES) == NULL)
+        if (run == NULL || run == end || run_at(run + RUN_BYTES) == NULL)
             continue;
         *run_at(run + RUN_BYTES) = NULL;
         runs[i] = NULL;
@@ -272,9 +272,9 @@ static bool free_run_stopped_at(unsigned *to_go, unsigned nth, enum place place)
 
     set_up();
     on_other_cpu(fill);
-    pair = take_pair();
-    other = take_pair();
+    pair = take_pair(NULL);
     victim = pair + RUN_BYTES;
+    other = take_pair(victim + RUN_BYTES);
     newcomer_bytes = place == OF_A_CLASS ? KHEAP_CLASS_MOST : 2 * RUN_BYTES;
     if (place == AROUND)
         kheap_free(heap, pair);

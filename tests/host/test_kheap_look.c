@@ -125,6 +125,10 @@ static void kheap_verify_sees_spoiled_state(void **state)
     for (size_t i = 0; i < 256; i++)
         if (chunk->buddy.tags[i] != 0)
             EXPECT_SEEN(chunk->buddy.tags[i], chunk->buddy.tags[i] ^ 0x80);
+    for (size_t i = 0; i < RUNS_WORDS; i++)
+        EXPECT_SEEN(chunk->runs.free[i], chunk->runs.free[i] ^ 0x10);
+    EXPECT_SEEN(chunk->runs.longest, chunk->runs.longest + 1);
+    EXPECT_SEEN(chunk->run_list, chunk->run_list + 1);
     EXPECT_SEEN(chunk->front.pages[(size_t)(run - region) / PAGE_SIZE + 1],
                 chunk->front.pages[(size_t)(block - region) / PAGE_SIZE]);
 }
