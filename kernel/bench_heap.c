@@ -5,7 +5,9 @@
  *   malloc_free_N   kmalloc_nozero and kfree, the size not known to the compiler
  *   calloc_free_N   kmalloc and kfree, likewise
  *   const_N         kmalloc and kfree_sized of a constant
- *   batch_mixed     512 blocks of 16 bytes to 4 KiB, then all back in another order */
+ *   batch_mixed     512 blocks of 16 bytes to 4 KiB, then all back in another order
+ *   realloc_N       krealloc of a block of 64 KiB less than N to N, where another one stands behind it; a
+ *                   value is that of one such call */
 #include "kernel/bench_parts.h"
 
 #define BENCH_BLOCKS 512u
@@ -97,6 +99,34 @@ static bool heap_batch_mixed(struct mm *mm, uint64_t count)
     return true;
 }
 
+/* The block takes the first addresses of the window that are free, and the other one those behind it. */
+static bool heap_realloc(struct mm *mm, size_t bytes)
+{
+    if (pmm_stats(&mm->pmm).free_frames * FRAME_SIZE < bytes + MM_MIB(8))
+        return false;
+    void *block = kmalloc(bytes - MM_KIB(64)), *behind = kmalloc(MM_MIB(2)), *moved = NULL;
+    if (block != NULL && behind != NULL) {
+        bench_clock_start();
+        moved = krealloc(block, bytes);
+        bench_clock_stop();
+    }
+    kfree(moved != NULL ? moved : block);
+    kfree(behind);
+    return moved != NULL && moved != block;
+}
+
+static bool heap_realloc_2m(struct mm *mm, uint64_t count)
+{
+    (void)count;
+    return heap_realloc(mm, MM_MIB(2));
+}
+
+static bool heap_realloc_16m(struct mm *mm, uint64_t count)
+{
+    (void)count;
+    return heap_realloc(mm, MM_MIB(16));
+}
+
 static const struct bench_work heap_works[] = {
     { "malloc_free_16", heap_malloc_16, 1000 },   { "malloc_free_64", heap_malloc_64, 1000 },
     { "malloc_free_256", heap_malloc_256, 1000 }, { "malloc_free_1k", heap_malloc_1k, 1000 },
@@ -105,7 +135,8 @@ static const struct bench_work heap_works[] = {
     { "calloc_free_256", heap_calloc_256, 1000 }, { "calloc_free_1k", heap_calloc_1k, 1000 },
     { "calloc_free_4k", heap_calloc_4k, 1000 },   { "calloc_free_64k", heap_calloc_64k, 100 },
     { "const_64", heap_const_64, 1000 },          { "const_256", heap_const_256, 1000 },
-    { "batch_mixed", heap_batch_mixed, 4096 },
+    { "batch_mixed", heap_batch_mixed, 4096 },    { "realloc_2m", heap_realloc_2m, 1 },
+    { "realloc_16m", heap_realloc_16m, 1 },
 };
 
 const struct bench_part bench_heap = {

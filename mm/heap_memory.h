@@ -3,7 +3,7 @@
  * what heap_parts.h shows.
  *
  *      heap_create.c --> all of them
- *      heap_memory.c (grow, shrink), heap_large.c (large blocks)
+ *      heap_memory.c (grow, shrink), heap_large_resize.c --> heap_large.c (large blocks)
  *           |--> heap_source.c   addresses and frames
  *           |--> heap_chunk.c    2 MiB each: buddy system, table
  *                    |--> heap_state.c   memory for chunks, spans, caches */
@@ -76,6 +76,21 @@ void heap_source_decommit(struct kheap *heap, uint64_t offset, uint64_t bytes);
  * says so. To be asked once. */
 bool heap_source_is_zero(struct kheap *heap, uint64_t offset, uint64_t bytes);
 void heap_frames_count(struct kheap *heap, int64_t frames);
+
+/* ---- heap_large.c, for heap_large_resize.c ---- */
+
+/* The pages of a large block come or go; the chunks are there. */
+void heap_large_count_locked(struct kheap *heap, uint64_t offset, uint64_t bytes, bool add);
+/* What a large block of so many bytes takes: steps of the window, or pages. */
+uint64_t heap_large_bytes(const struct kheap *heap, uint64_t bytes);
+/* Spares a call that cannot end well the clearing of all free memory; not asked for small ones. */
+bool heap_large_is_beyond_memory(const struct kheap *heap, uint64_t bytes);
+/* Addresses of the window for a large block: those of one chunk below and at least a page above stay
+ * empty. `offset` of a block for giving them up. */
+bool heap_large_reserve(struct kheap *heap, uint64_t bytes, uint64_t align_bytes, uint64_t *offset);
+void heap_large_unreserve(struct kheap *heap, uint64_t offset, uint64_t bytes);
+/* Commits [offset, offset + bytes): what is no multiple of 2 MiB at the end is cut into pieces. */
+bool heap_large_commit(struct kheap *heap, uint64_t offset, uint64_t bytes);
 
 /* ---- heap_memory.c ---- */
 

@@ -11,7 +11,7 @@
  * lacks some returns what it needs, so that the caller releases the lock, gets it and tries again.
  *
  * Files, each using those before it: buddy.c, runs.c; heap_memory.h (heap_state.c, heap_chunk.c, heap_source.c,
- * heap_memory.c: growth, heap_large.c, heap_create.c); heap_span.c (runs of pages cut into blocks),
+ * heap_memory.c: growth, heap_large*.c, heap_create.c); heap_span.c (runs of pages cut into blocks),
  * heap_cache.c (caches, remote frees, draining), heap_guard.c (the full level), heap_fault.c,
  * heap_sites.c (call sites, leaks), heap_report.c, kheap.c (the calls), heap_resize.c (krealloc),
  * heap_control.c (calls on the whole heap). */
@@ -326,17 +326,21 @@ void heap_shrink(struct kheap *heap, unsigned keep);
 MM_MUST_USE bool heap_large_take(struct kheap *heap, uint64_t bytes, uint64_t align_bytes,
                                  uint64_t *offset, bool *zeroed, uint64_t *moves);
 void heap_large_give(struct kheap *heap, uint64_t offset, uint64_t bytes);
-/* Makes the large block at `base` one of `bytes`, more than MAX_BLOCK_SIZE, where it stands: its tail goes to
- * the pmm, as far as no 2 MiB leaf is cut, or it gets the addresses behind it. What is new holds zeroes.
- * Without the lock, in a thread of control; the block is the caller's.
- *   Returns:  false if that is impossible; nothing has changed. */
-MM_MUST_USE bool heap_large_resize(struct kheap *heap, struct heap_span *span, vaddr_t base,
-                                   size_t bytes);
 /* The block of the span, of such pages, was freed in an interrupt handler, which cannot give them back: the
  * next heap_shrink() that may does. */
 void heap_large_put_off_locked(struct kheap *heap, struct heap_span *span);
 /* Gives back what was put off; in a thread of control. */
 void heap_large_give_late(struct kheap *heap);
+
+/* ---- heap_large_resize.c ---- */
+
+/* Makes the large block at `base` one of `bytes`, more than MAX_BLOCK_SIZE: its tail goes to the pmm, as far as
+ * no 2 MiB leaf is cut, or it gets the addresses behind it, or moves to other ones with its frames. What is
+ * new holds zeroes. Without the lock, in a thread of control; the block is the caller's. The span may
+ * have ended afterwards.
+ *   Returns:  where the block is; 0 if that is impossible: nothing has changed. */
+MM_MUST_USE vaddr_t heap_large_resize(struct kheap *heap, struct heap_span *span, vaddr_t base,
+                                      size_t bytes);
 
 /* ---- heap_span.c ---- */
 
@@ -452,6 +456,9 @@ uint64_t heap_random(uint64_t *state);
 /* A span of one block over new pages; its state byte is set last. */
 struct heap_span *heap_run_alloc(struct kheap *heap, size_t bytes, size_t align_bytes,
                                  uint8_t state, bool *zeroed);
+/* The span of a run that is there; its memory may be brought first, in any way there is. NULL: there is
+ * none. Without the lock. */
+struct heap_span *heap_run_span(struct kheap *heap, uint64_t offset, uint64_t bytes, uint64_t base);
 /* Ends the run whose block begins at `base`. `claimed`: the block, of a guarded span, is the caller's alone
  * already; else it must be allocated.
  *   Returns:  false: there is no such block any more, and nothing has changed. */

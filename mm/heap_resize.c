@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* Resizing a block: where it stands if it stays one of its class or of its pages, else a new block, a copy
- * and a free. The room behind the bytes asked for holds zeroes. */
+/* Resizing a block: where it stands if it stays one of its class; with the pages it has if these are its
+ * own (heap_large_resize.c); else a new block, a copy and a free. The room behind the bytes asked for holds
+ * zeroes. */
 #include <mm/kheap.h>
 
 #include "mm/heap_parts.h"
@@ -41,13 +42,14 @@ static void stay_in_place(struct heap_span *span, unsigned index, void *block, s
         __atomic_store_n(&span->states[index], KHEAP_BYTE_ALIGNED, __ATOMIC_RELAXED);
 }
 
-/* A block of pages of its own stays one where it is, unless each call is to be seen. */
-static bool resize_large(struct kheap *heap, struct heap_span *span, void *block, size_t bytes)
+/* A block of pages of its own keeps them, unless each call is to be seen.
+ *   Returns:  where it is, or NULL. */
+static void *resize_large(struct kheap *heap, struct heap_span *span, void *block, size_t bytes)
 {
     if (bytes <= MAX_BLOCK_SIZE || !span->own_chunks || span->guards != 0 ||
         __atomic_load_n(&heap->off, __ATOMIC_RELAXED) || !heap_slot_is_thread(mm_port_cpu_slot()))
-        return false;
-    return heap_large_resize(heap, span, (uintptr_t)block, bytes);
+        return NULL;
+    return (void *)heap_large_resize(heap, span, (uintptr_t)block, bytes);
 }
 
 static void *resize(struct kheap *heap, void *block, size_t bytes, vaddr_t site)
@@ -70,13 +72,14 @@ static void *resize(struct kheap *heap, void *block, size_t bytes, vaddr_t site)
         memset((uint8_t *)block + bytes, 0, old - bytes);
         return block;
     }
-    if (resize_large(heap, span, block, bytes)) {
-        if (bytes < old)
-            memset((uint8_t *)block + bytes, 0, heap_block_room(span, index) - bytes);
-        return block;
+    uint8_t *moved = resize_large(heap, span, block, bytes);
+    if (moved != NULL) {
+        if (bytes < old) /* where it stands */
+            memset(moved + bytes, 0, heap_block_room(span, index) - bytes);
+        return moved;
     }
-    uint8_t *moved = align > 16 ? heap_slow_alloc(heap, bytes, align, false, site)
-                                : heap_alloc(heap, bytes, false, site);
+    moved = align > 16 ? heap_slow_alloc(heap, bytes, align, false, site)
+                       : heap_alloc(heap, bytes, false, site);
     if (moved == NULL && bytes <= old) {
         stay_in_place(span, index, block, bytes);
         return block;

@@ -128,42 +128,53 @@ static struct heap_span *run_in_chunks(struct kheap *heap, uint64_t bytes, uint6
     }
 }
 
+struct heap_span *heap_run_span(struct kheap *heap, uint64_t offset, uint64_t bytes, uint64_t base)
+{
+    enum heap_effort effort = HEAP_USUAL;
+
+    for (;;) {
+        enum heap_need need = HEAP_HAS_ALL;
+        uint64_t saved = mm_port_lock(&heap->lock);
+        struct heap_span *span = heap_run_span_locked(heap, offset, bytes, base, effort, &need);
+        mm_port_unlock(&heap->lock, saved);
+        if (span != NULL)
+            return span;
+        if (heap_supply(heap, need, bytes))
+            continue;
+        if (effort == HEAP_SCARCE)
+            return NULL;
+        effort = HEAP_SCARCE;
+    }
+}
+
 /* Pages of their own. */
 static struct heap_span *take_large(struct kheap *heap, uint64_t bytes, uint64_t align_bytes,
                                     bool *zeroed, uint64_t *moves)
 {
     uint64_t offset;
-    enum heap_effort effort = HEAP_USUAL;
-    struct heap_span *span = NULL;
 
     if (!heap_large_take(heap, bytes, align_bytes, &offset, zeroed, moves))
         return NULL;
-    while (span == NULL) {
-        enum heap_need need = HEAP_HAS_ALL;
-        uint64_t saved = mm_port_lock(&heap->lock);
-        span = heap_run_span_locked(heap, offset, bytes,
-                                    mm_round_up(heap->front.base + offset, align_bytes), effort,
-                                    &need);
-        mm_port_unlock(&heap->lock, saved);
-        if (span != NULL || heap_supply(heap, need, bytes))
-            continue;
-        if (effort == HEAP_SCARCE) {
-            heap_large_give(heap, offset, bytes);
-            ++*moves;
-            return NULL;
-        }
-        effort = HEAP_SCARCE;
+    struct heap_span *span =
+        heap_run_span(heap, offset, bytes, mm_round_up(heap->front.base + offset, align_bytes));
+    if (span == NULL) {
+        heap_large_give(heap, offset, bytes);
+        ++*moves;
+        return NULL;
     }
     span->own_chunks = true;
     return span;
 }
 
 /* What the caches and the spare chunks hold goes to the pmm, where another CPU may be faster: tried again
- * as long as something came, some times, and as long as something is on its way. */
+ * as long as something came, some times, and as long as something is on its way. Addresses of a window are
+ * aligned when they are chosen, frames by their physical address: there a place to shift the block is
+ * taken besides. */
 static struct heap_span *run_of_its_own(struct kheap *heap, uint64_t bytes, uint64_t align_bytes,
                                         bool *zeroed)
 {
-    uint64_t all = mm_is_aligned(heap->front.base, align_bytes) ? bytes : bytes + align_bytes;
+    bool is_placed = heap->source.kvm != NULL || mm_is_aligned(heap->front.base, align_bytes);
+    uint64_t all = is_placed ? bytes : bytes + align_bytes;
     uint64_t moves;
     unsigned tries = 0;
 

@@ -181,6 +181,17 @@ mm_status_t kvm_heap_decommit(struct kvm *kvm, vaddr_t base, uint64_t bytes)
     return MM_OK;
 }
 
+mm_status_t kvm_heap_move(struct kvm *kvm, vaddr_t from, vaddr_t to, uint64_t bytes)
+{
+    mm_status_t status = check_heap_range(kvm, from, bytes);
+
+    if (status == MM_OK)
+        status = check_heap_range(kvm, to, bytes);
+    if (status == MM_OK && !mm_is_aligned(from ^ to, LARGE_PAGE_SIZE))
+        status = MM_NOT_ALIGNED;
+    return status == MM_OK ? kvm_move(kvm->space, from, to, bytes) : status;
+}
+
 mm_status_t kvm_map_heap(struct kvm *kvm, uint64_t bytes, vaddr_t *out)
 {
     struct kvm_window window = kvm_heap_window(kvm);

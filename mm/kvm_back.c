@@ -6,6 +6,8 @@
  *                      else all frames of a piece  -> their addresses in the first one -> leaves
  *      kvm_unback  round by round: unmap, learning the frames; then free them
  *                      a round is a run of 2 MiB leaves, or the 4 KiB leaves of one piece
+ *      kvm_move    leaf by leaf, or the 4 KiB leaves of a piece at once: map the frames a second time;
+ *                  then unmap all of the old addresses, which takes no memory
  *
  * All frames of a piece are taken before the first is mapped, and a piece is mapped in one call. So a
  * piece that fails has mapped nothing, and what a range of one piece takes is never unmapped again: that
@@ -87,13 +89,45 @@ mm_status_t kvm_back(struct address_space *space, vaddr_t base, uint64_t bytes, 
     return MM_OK;
 }
 
-/* ---- taking apart ---- */
+/* ---- notes ---- */
 
-/* Where one round notes the frames that it has unmapped. */
+/* Where one round notes frames. Those of a longer range take a frame; without one, more rounds are made. */
 struct notes {
     paddr_t *frame;
     size_t capacity;
+    paddr_t few[NOTED_ON_FEW];
+    paddr_t page; /* if has_page */
+    bool has_page;
 };
+
+static void notes_begin(struct notes *notes, struct address_space *space, uint64_t bytes)
+{
+    notes->frame = notes->few;
+    notes->capacity = NOTED_ON_FEW;
+    notes->has_page = bytes / PAGE_SIZE > NOTED_ON_FEW &&
+                      pmm_alloc_frame_flags(space->pmm, PMM_NOZERO, &notes->page) == MM_OK;
+    if (notes->has_page) {
+        notes->frame = phys_to_virt(notes->page);
+        notes->capacity = NOTED_ON_PAGE;
+    }
+}
+
+static void notes_end(const struct notes *notes, struct address_space *space)
+{
+    if (notes->has_page)
+        pmm_free_frame(space->pmm, notes->page);
+}
+
+/* The pages of one round from `base` on: up to the next multiple of 2 MiB. */
+static uint64_t round_pages(const struct notes *notes, vaddr_t base, uint64_t bytes)
+{
+    uint64_t piece = LARGE_PAGE_SIZE - (base & (LARGE_PAGE_SIZE - 1));
+    uint64_t count = (piece < bytes ? piece : bytes) / PAGE_SIZE;
+
+    return count < notes->capacity ? count : notes->capacity;
+}
+
+/* ---- taking apart ---- */
 
 static uint64_t leaf_bytes_at(struct address_space *space, vaddr_t page, paddr_t *frame)
 {
@@ -129,11 +163,7 @@ static uint64_t unback_large(struct address_space *space, vaddr_t base, uint64_t
 static uint64_t unback_frames(struct address_space *space, vaddr_t base, uint64_t bytes,
                               const struct notes *notes)
 {
-    uint64_t piece = LARGE_PAGE_SIZE - (base & (LARGE_PAGE_SIZE - 1));
-    uint64_t count = (piece < bytes ? piece : bytes) / PAGE_SIZE;
-
-    if (count > notes->capacity)
-        count = notes->capacity;
+    uint64_t count = round_pages(notes, base, bytes);
     mm_status_t status = paging_unmap_frames(space, base, notes->frame, count);
     MM_ASSERT(status == MM_OK);
     (void)status;
@@ -141,16 +171,12 @@ static uint64_t unback_frames(struct address_space *space, vaddr_t base, uint64_
     return count * PAGE_SIZE;
 }
 
-/* The notes of a longer range take a frame; without one, more rounds are made. */
 void kvm_unback(struct address_space *space, vaddr_t base, uint64_t bytes)
 {
-    paddr_t few[NOTED_ON_FEW], page = 0, ignored;
-    struct notes notes = { few, NOTED_ON_FEW };
-    bool has_page = bytes / PAGE_SIZE > NOTED_ON_FEW &&
-                    pmm_alloc_frame_flags(space->pmm, PMM_NOZERO, &page) == MM_OK;
+    paddr_t ignored;
+    struct notes notes;
 
-    if (has_page)
-        notes = (struct notes){ phys_to_virt(page), NOTED_ON_PAGE };
+    notes_begin(&notes, space, bytes);
     while (bytes > 0) {
         bool is_large = leaf_bytes_at(space, base, &ignored) == LARGE_PAGE_SIZE;
         uint64_t done = is_large ? unback_large(space, base, bytes, &notes)
@@ -158,8 +184,60 @@ void kvm_unback(struct address_space *space, vaddr_t base, uint64_t bytes)
         base += done;
         bytes -= done;
     }
-    if (has_page)
-        pmm_free_frame(space->pmm, page);
+    notes_end(&notes, space);
+}
+
+/* ---- moving ---- */
+
+/* Maps what stands at `from` at `to`, too: one 2 MiB leaf, or 4 KiB leaves up to a multiple of 2 MiB. A
+ * piece that begins with a leaf of 4 KiB has a table of them.
+ *   Returns:   their bytes in *bytes, at most what was in it. */
+static mm_status_t map_again(struct address_space *space, vaddr_t from, vaddr_t to, uint64_t *bytes,
+                             const struct notes *notes)
+{
+    struct paging_mapping leaf;
+    mm_status_t status = paging_query(space, from, &leaf);
+
+    if (status != MM_OK)
+        return status;
+    if (leaf.leaf_bytes != PAGE_SIZE) {
+        if (!mm_is_aligned(from, leaf.leaf_bytes) || *bytes < leaf.leaf_bytes)
+            return MM_LARGE_PAGE;
+        *bytes = leaf.leaf_bytes;
+        return paging_map_range(space, to, leaf.frame, leaf.leaf_bytes, KVM_DATA_RIGHTS);
+    }
+    uint64_t count = round_pages(notes, from, *bytes);
+    for (uint64_t i = 0; status == MM_OK && i < count; i++)
+        status = paging_translate(space, from + i * PAGE_SIZE, &notes->frame[i]);
+    *bytes = count * PAGE_SIZE;
+    return status == MM_OK ? paging_map_frames(space, to, notes->frame, count, KVM_DATA_RIGHTS)
+                           : status;
+}
+
+static void unmap_whole_leaves(struct address_space *space, vaddr_t base, uint64_t bytes)
+{
+    mm_status_t status = bytes > 0 ? paging_unmap_range(space, base, bytes) : MM_OK;
+
+    MM_ASSERT(status == MM_OK);
+    (void)status;
+}
+
+mm_status_t kvm_move(struct address_space *space, vaddr_t from, vaddr_t to, uint64_t bytes)
+{
+    struct notes notes;
+    mm_status_t status = MM_OK;
+    uint64_t done = 0;
+
+    notes_begin(&notes, space, bytes);
+    while (status == MM_OK && done < bytes) {
+        uint64_t piece = bytes - done;
+        status = map_again(space, from + done, to + done, &piece, &notes);
+        if (status == MM_OK)
+            done += piece;
+    }
+    notes_end(&notes, space);
+    unmap_whole_leaves(space, status == MM_OK ? from : to, done);
+    return status;
 }
 
 /* ---- guards ---- */

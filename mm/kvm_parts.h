@@ -24,6 +24,13 @@ MM_MUST_USE mm_status_t kvm_back(struct address_space *space, vaddr_t base, uint
  * mapped, and no leaf crosses an end. */
 void kvm_unback(struct address_space *space, vaddr_t base, uint64_t bytes);
 
+/* Leads [to, to + bytes), where nothing is mapped, to the frames of [from, from + bytes) and unmaps these.
+ * The two are equally far from a multiple of 2 MiB, and of 1 GiB if there are such leaves.
+ *   On failure: MM_NOT_MAPPED, MM_LARGE_PAGE (an end cuts a large leaf), MM_OUT_OF_MEMORY,
+ *               MM_ALREADY_MAPPED; nothing changed. */
+MM_MUST_USE mm_status_t kvm_move(struct address_space *space, vaddr_t from, vaddr_t to,
+                                 uint64_t bytes);
+
 /* True if the pages below and above [base, end) are not mapped; else false and a report: `what` is being
  * freed although somebody has mapped its guard. */
 bool kvm_guards_are_unmapped(struct address_space *space, const char *what, vaddr_t base,

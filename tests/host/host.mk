@@ -69,9 +69,10 @@ HOST_LINK_test_heap_late := -Wl,--wrap=pmm_free_contiguous -Wl,--wrap=heap_may_f
 # Another change comes in where a switch of the heap is about to take the lock.
 HOST_LINK_test_heap_switches := -Wl,--wrap=mm_port_lock
 
-# The window of a heap is memory of the process.
+# The window of a heap is memory of the process (window_fixture.c).
 HOST_LINK_test_heap_window := -Wl,--wrap=kvm_heap_commit -Wl,--wrap=kvm_heap_decommit \
-                              -Wl,--wrap=paging_query
+                              -Wl,--wrap=kvm_heap_move -Wl,--wrap=paging_query
+HOST_LINK_test_heap_move   := $(HOST_LINK_test_heap_window)
 
 HOST_WX_PROGRAMS := $(HOST_WX_TESTS:%=$(BUILD)/host/wx/%)
 
