@@ -10,7 +10,7 @@ where its page tables, descriptor tables and stack lie.
 import re
 
 from cases_audit import Machine
-from cases_smp import STRESS_LINE, extra_of
+from cases_smp import QUICK, STRESS_LINE, extra_of
 from log import HELLO, LOW_MEMORY_END, Log, check_loader_memory, check_success, size_of
 from machine import expect
 from suite import add
@@ -65,9 +65,9 @@ def bounds_of(register, text):
     return [int(base, 16) for base in re.findall(rf"^{register}= +([0-9a-f]+) ", text, re.M)]
 
 
-def registers(view, cpus, keys):
+def registers(view, cpus, keys, extra=()):
     """Every CPU's tables and stack: none in the loader's memory, or at the HHDM alias of it."""
-    machine = Machine(view, "64M", "max", f"{FILL} {keys}".strip(), extra_of(cpus))
+    machine = Machine(view, "64M", "max", f"{FILL} {keys}".strip(), extra_of(cpus, extra))
     try:
         log = Log(machine.boot)
         text = machine.ask("info registers -a")
@@ -112,11 +112,12 @@ add("reclaim/fill-base-revision-2", filled, 2, "loader.baserev=2")
 add("reclaim/fill-8M", filled, 2, "", None, "8M")
 add("reclaim/fill-5G-q35", filled, 2, "", None, "5G", "max", "q35")
 add("reclaim/fill-without-mp", filled, 4, "loader.omit=mp")
-add("reclaim/fill-lost-in-loader", filled, 4, "loader.lostcpu=2", r".*MP: processor .* did not start.*")
+add("reclaim/fill-lost-in-loader", filled, 4, "loader.lostcpu=2", r".*MP: processor .* did not start.*",
+    "64M", "qemu64", "pc", QUICK)
 add("reclaim/fill-stress", filled, 4, "mm.stress=3", r"\[MM\] ✓ stress: cpus=4 .*")
 add("reclaim/fill-shootdown", filled, 4, "mello.test=shootdown", r"\[MM\] ✓ shootdown: 4 CPUs .*")
 add("reclaim/fill-lost-cpu", filled, 4, "mello.lost=2",
-    r"WARNING: the CPU with APIC id 2 was released and never came; .*")
+    r"WARNING: the CPU with APIC id 2 was released and never came; .*", "64M", "qemu64", "pc", QUICK)
 add("reclaim/fill-low-memory", low_memory)
 add("reclaim/fill-bios", filled_image, "bios")
 add("reclaim/fill-uefi", filled_image, "uefi", slow=True)
@@ -127,7 +128,7 @@ add("reclaim/fault-stack-overflow", fault, "stack-overflow", 2,
 add("reclaim/registers-1", registers, 1, "")
 add("reclaim/registers-4", registers, 4, "")
 add("reclaim/registers-la57", registers, 4, "loader.la57=1")
-add("reclaim/registers-parked", registers, 4, "mello.lost=2")
+add("reclaim/registers-parked", registers, 4, "mello.lost=2", QUICK)
 add("reclaim/registers-not-wanted", registers, 4, "mello.cpus=2")
 add("reclaim/registers-not-wanted-la57", registers, 4, "mello.cpus=1 loader.la57=1")
 add("reclaim/not-wanted-1-of-4", not_wanted, 4, 1)

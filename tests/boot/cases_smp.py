@@ -18,6 +18,9 @@ from machine import BOOT_SECONDS, expect
 from suite import add
 
 SINGLE = ("-accel", "tcg,thread=single")  # all CPUs in one thread: they take turns
+# Time goes by instructions, 64 ns each, and so much quicker than the wall's: for who waits seconds
+# for a CPU that does not come. CPUs take turns.
+QUICK = ("-icount", "shift=6,sleep=off")
 STRESS = re.compile(r"\[MM\] ✓ stress: (cpus=.*)")
 STRESS_LINE = re.compile(r"\[MM\] ([✓✗] stress|Stress): .*")
 COUNTS = ["cpus", "ops", "interrupts", "ticks", "received", "mappings", "shootdowns", "rounds"]
@@ -75,9 +78,9 @@ def without_mp(view):
     check_cpus(check_stress(view, boot, 1), 1)
 
 
-def lost_in_loader(view, stress=""):
+def lost_in_loader(view, stress="", extra=()):
     """A CPU that does not come when it is started: the loader says so and leaves it out."""
-    boot = view.qemu("64M", f"loader.lostcpu=2 {stress}".strip(), extra=extra_of(4))
+    boot = view.qemu("64M", f"loader.lostcpu=2 {stress}".strip(), extra=extra_of(4, extra))
     log = Log(boot)
     expect(boot.status == 0, f"exit status {boot.status}, not 0")
     log.only(r".*MP: processor with local APIC id 2 \(ACPI UID \d+\) did not start; left out")
@@ -85,9 +88,9 @@ def lost_in_loader(view, stress=""):
     expect(not stress or log.find(STRESS.pattern), "no ✓ stress")
 
 
-def lost_in_kernel(view):
+def lost_in_kernel(view, extra=()):
     """A CPU that the loader lists and that does not come when it is released."""
-    boot = view.qemu("64M", "mello.lost=2 mm.stress=1", extra=extra_of(4))
+    boot = view.qemu("64M", "mello.lost=2 mm.stress=1", extra=extra_of(4, extra))
     log = Log(boot)
     expect(boot.status == 0, f"exit status {boot.status}, not 0")
     log.only("WARNING: the CPU with APIC id 2 was released and never came; the others go on "
@@ -328,9 +331,9 @@ add("smp/mello-4", boot_mello, 4, "direct")
 add("smp/mello-4-bios", boot_mello, 4, "bios")
 add("smp/mello-2-uefi", boot_mello, 2, "uefi", slow=True)
 add("smp/without-mp", without_mp)
-add("smp/lost-cpu-loader", lost_in_loader)
-add("smp/lost-cpu-stress", lost_in_loader, "mm.stress=3")
-add("smp/lost-cpu-kernel", lost_in_kernel)
+add("smp/lost-cpu-loader", lost_in_loader, "", QUICK)
+add("smp/lost-cpu-stress", lost_in_loader, "mm.stress=1", QUICK)
+add("smp/lost-cpu-kernel", lost_in_kernel, QUICK)
 add("smp/stress-1", stress, 1, 1)
 add("smp/stress-2", stress, 2, 3)
 add("smp/stress-4", stress, 4, 4)
@@ -371,6 +374,8 @@ for _name in ("nmi-alloc", "nmi-kmalloc", "nmi-kfree"):
     add(f"smp/{_name}", nmi_reported, _name)
 
 # Slow: many CPUs, minutes, every machine; and what has to wait for its chance.
+add("smp/lost-cpu-loader-seconds", lost_in_loader, "mm.stress=3", slow=True)
+add("smp/lost-cpu-kernel-seconds", lost_in_kernel, slow=True)
 add("smp/barrier-left-out-4", barrier_left_out, "barrier-left-out", 4, 1200, slow=True)
 add("smp/boot-255", boot_cpus, 255, "512M", slow=True)
 add("smp/boot-255-single", boot_cpus, 255, "512M", "qemu64", "", SINGLE, slow=True)
