@@ -7,10 +7,11 @@ usage: run.py --library FILE --tools DIR [--level default|full] [--need-all] [CA
 A case is a program, run three times: without the library, with it, and with MELLO_MALLOC=harden=full.
 It passes if its output, its exit status and the files it leaves are the same each time, and if the
 library has said on stderr that it was at work (MELLO_MALLOC=log=info). `--tools` holds malloc_rules and
-malloc_threads. One line for each run that counts; the last line is "N passed, N failed[, N skipped]".
-A program that is not installed is named, and counts as skipped; with --need-all, as failed.
+malloc_threads. As many cases run at once as there are CPUs. One line for each run that counts; the last
+line is "N passed, N failed[, N skipped]". A program that is not installed is named, and counts as skipped; with --need-all, as failed.
 """
 import argparse
+import concurrent.futures
 import functools
 import hashlib
 import os
@@ -19,6 +20,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -257,14 +259,16 @@ class Suite:
         self.library = os.path.abspath(arguments.library)
         self.tools = os.path.abspath(arguments.tools)
         self.passed = self.failed = self.skipped = 0
+        self.lock = threading.Lock()
 
     def book(self, name, error, seconds):
-        if error is None:
-            self.passed += 1
-            print("ok: %s (%.1f s)" % (name, seconds), flush=True)
-        else:
-            self.failed += 1
-            print("FAILED: %s: %s" % (name, error), flush=True)
+        with self.lock:
+            if error is None:
+                self.passed += 1
+                print("ok: %s (%.1f s)" % (name, seconds), flush=True)
+            else:
+                self.failed += 1
+                print("FAILED: %s: %s" % (name, error), flush=True)
 
     def one(self, function, level):
         with tempfile.TemporaryDirectory(prefix="mello-programs-") as folder:
@@ -296,8 +300,9 @@ class Suite:
         if self.arguments.need_all:
             self.book(name, "there is no %s" % what, 0)
             return
-        self.skipped += 1
-        print("skipped: %s: there is no %s" % (name, what), flush=True)
+        with self.lock:
+            self.skipped += 1
+            print("skipped: %s: there is no %s" % (name, what), flush=True)
 
     def check(self, name):
         for level in self.arguments.level or LEVELS:
@@ -308,15 +313,19 @@ class Suite:
                 error = str(caught)
             self.book("%s, %s level" % (name, level), error, time.monotonic() - started)
 
+    def case(self, name):
+        if name in CHECKS:
+            self.check(name)
+        elif shutil.which(PROGRAMS[name][1]) is None:
+            self.missing(name, PROGRAMS[name][1])
+        else:
+            self.program(name, PROGRAMS[name][0])
+
     def all(self):
         wanted = self.arguments.cases or list(PROGRAMS) + list(CHECKS)
-        for name in wanted:
-            if name in CHECKS:
-                self.check(name)
-            elif shutil.which(PROGRAMS[name][1]) is None:
-                self.missing(name, PROGRAMS[name][1])
-            else:
-                self.program(name, PROGRAMS[name][0])
+        with concurrent.futures.ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+            for done in [pool.submit(self.case, name) for name in wanted]:
+                done.result()
         rest = ", %d skipped" % self.skipped if self.skipped else ""
         print("%d passed, %d failed%s" % (self.passed, self.failed, rest))
         return 0 if self.failed == 0 else 1
