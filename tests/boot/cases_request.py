@@ -160,6 +160,6 @@ for _name in OPTIONAL:
     add(f"request/omit-{_name}", omit_optional, _name)
 add("request/omit-all-optional", omit_all_optional)
 add("request/omit-command-lines", omit_command_lines)
-add("request/omit-command-lines-times-out", hang_without_command_line)
+add("request/omit-command-lines-times-out", hang_without_command_line, waits=True)
 for _name, (_keys, _pattern) in BAD_KEYS.items():
     add(f"request/bad-{_name}", refuse_key, _keys, _pattern)

@@ -638,7 +638,7 @@ add("screen/mode-under-grub", refuse_image, "loader.mode=800x600x32: GRUB", "loa
 add("screen/screenshot", screenshot)
 add("screen/screenshot-bios", screenshot_firmware)
 add("screen/screenshot-panic", screenshot_of_panic)
-add("screen/screenshot-timeout", screenshot_fails, ["--timeout", "2"], "-S", 4)
+add("screen/screenshot-timeout", screenshot_fails, ["--timeout", "2"], "-S", 4, waits=True)
 add("screen/screenshot-bad-flag", screenshot_fails, [], "-no-such-option", 5)
 for _name, (_words, _pattern) in PICTURES_REFUSED.items():
     add(f"screen/screenshot-{_name}", refuse_picture, _words, _pattern)

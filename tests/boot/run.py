@@ -91,13 +91,16 @@ def run_case(case, tree, report):
 
 def run_cases(cases, tree, jobs):
     report = Report()
-    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-        futures = [pool.submit(run_case, case, tree, report) for case in cases]
+    executor = concurrent.futures.ThreadPoolExecutor
+    with executor(jobs) as busy, executor(1) as waiting:
+        futures = [(waiting if case.waits else busy).submit(run_case, case, tree, report)
+                   for case in cases]
         try:
             concurrent.futures.wait(futures)
         except BaseException:
             report.cut_off()
-            pool.shutdown(wait=False, cancel_futures=True)
+            for pool in (busy, waiting):
+                pool.shutdown(wait=False, cancel_futures=True)
             machine.kill_running()
             raise
     return report
@@ -107,7 +110,8 @@ def parse_arguments():
     parser = argparse.ArgumentParser(prog="tests/boot/run.py", description="boot tests of MelloOS")
     parser.add_argument("--all", action="store_true", help="also run the slow campaigns")
     parser.add_argument("--build", default=str(ROOT / "build"), help="where the products are")
-    parser.add_argument("--jobs", type=int, default=2, help="boots at the same time (default 2)")
+    parser.add_argument("--jobs", type=int, default=2,
+                        help="boots at the same time (default 2), beside one that only waits")
     parser.add_argument("--filter", default="", help="only tests whose name has this in it")
     parser.add_argument("--list", action="store_true", help="name the tests and stop")
     arguments = parser.parse_args()
