@@ -243,7 +243,8 @@ format:
 	$(Q)$(CLANG_FORMAT) -i $(FORMAT_SRCS)
 
 format-check:
-	$(Q)$(CLANG_FORMAT) --dry-run --Werror $(FORMAT_SRCS)
+	@printf '%s\n' $(FORMAT_SRCS) | \
+	    xargs -n 40 -P "$$(nproc 2>/dev/null || echo 1)" $(CLANG_FORMAT) --dry-run --Werror
 
 # Only a folder that this Makefile has built in is removed.
 clean:
