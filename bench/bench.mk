@@ -37,8 +37,7 @@ $(LINUX_TESTS): $(BUILD)/host/linux/%: $(OBJ)/linux/tests/host/linux/%.c.o \
 test-linux: $(LINUX_TESTS)
 	@sh tests/host/run.sh $(LINUX_TESTS)
 
-HOST_CHECKS += $(LINUX_TESTS:%='%') 'python3 tests/host/linux/bench.py $(BUILD)/bench'
-test-host-build: $(LINUX_TESTS) $(BUILD)/bench $(BUILD)/libmello-malloc.so
-test-host-plain: $(LINUX_TESTS) $(BUILD)/bench $(BUILD)/libmello-malloc.so
+HOST_CHECKS += 'python3 tests/host/linux/bench.py $(BUILD)/bench' $(LINUX_TESTS:%='%')
+test-host-build test-host-plain: $(LINUX_TESTS) $(BUILD)/bench $(BUILD)/libmello-malloc.so
 
 -include $(BENCH_OBJS:%=%.d) $(LINUX_TEST_OBJS:%=%.d)

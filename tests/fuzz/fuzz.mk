@@ -13,7 +13,7 @@ FUZZ_SECONDS ?= 8
 FUZZ_TARGETS := $(sort $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/fuzz_*.c)))
 FUZZ_SHARED  := $(HOST_MM_SRCS) $(HOST_SHARED_SRCS) tests/fuzz/fuzz.c
 FUZZ_OBJS    := $(FUZZ_SHARED:%=$(BUILD)/fuzz/%.o)
-FUZZ_CFLAGS  := $(HOST_CFLAGS) -O1 -fsanitize=address,undefined -fno-sanitize-recover=all \
+FUZZ_CFLAGS  := $(HOST_CFLAGS) -O1 -g1 -fsanitize=address,undefined -fno-sanitize-recover=all \
                 -fno-omit-frame-pointer -DMM_MEMORY_HOOKS=1
 # Coverage is that of mm itself: the models' would only take time.
 fuzz_covered  = $(if $(filter mm/port/%,$(1)),,$(if $(filter mm/%,$(1)),-fsanitize=fuzzer-no-link))

@@ -7,6 +7,9 @@
 #   variants: plain (-O2), san (ASan, UBSan, free memory poisoned), tsan (threads only), wx (mappings
 #   may be writable and executable; the programs that look at that only)
 #
+# What comes out the same is compiled once: plain has the objects of libmello-mm-hosted.a, which are what
+# other programs get; wx has plain's, but for the sources that name its macro.
+#
 # A test program is one test_*.c; all other .c files are shared by all of them. run.sh runs the
 # programs and sums up; MELLO_SEEDS=N makes the random tests longer.
 
@@ -23,16 +26,25 @@ HOST_CXX    ?= $(if $(findstring clang,$(CC)),clang++,g++)
 HOST_CFLAGS := -std=gnu11 -g $(WARN) -Imm/include -I. -DMM_DEBUG=$(DEBUG)
 HOST_LIBS   := -lcmocka -lpthread
 
+# Lines are all that a sanitizer says of the debug information; the rest takes a fifth of the build.
 HOST_FLAGS_plain := -O2
-HOST_FLAGS_san   := -O1 -fsanitize=address,undefined -fno-sanitize-recover=all \
+HOST_FLAGS_san   := -O1 -g1 -fsanitize=address,undefined -fno-sanitize-recover=all \
                     -fno-omit-frame-pointer -DMM_MEMORY_HOOKS=1
-HOST_FLAGS_tsan  := -O1 -fsanitize=thread -fno-omit-frame-pointer
+HOST_FLAGS_tsan  := -O1 -g1 -fsanitize=thread -fno-omit-frame-pointer
 HOST_FLAGS_wx    := -O2 -DMM_ALLOW_WRITE_EXECUTE=1
 
-# $(1): variant. Objects of a variant never mix with another's, nor with another compiler's (stamp).
+HOST_WX_SRCS     := $(shell grep -l MM_ALLOW_WRITE_EXECUTE $(HOST_MM_SRCS) $(HOST_SHARED_SRCS))
+
+# $(1): variant; $(2): of these sources.
+host_objs         = $(foreach src,$(2),$(call host_obj_$(1),$(src)))
+host_obj_plain    = $(if $(filter mm/%,$(1)),$(OBJ)/hosted,$(BUILD)/host/plain)/$(1).o
+host_obj_san      = $(BUILD)/host/san/$(1).o
+host_obj_tsan     = $(BUILD)/host/tsan/$(1).o
+host_obj_wx       = $(if $(filter $(HOST_WX_SRCS),$(1)),$(BUILD)/host/wx/$(1).o,$(call host_obj_plain,$(1)))
+
+# $(1): variant. Objects are never another compiler's (stamp).
 define host_variant
-HOST_OBJS_$(1) := $$(HOST_MM_SRCS:%=$$(BUILD)/host/$(1)/%.o) \
-                  $$(HOST_SHARED_SRCS:%=$$(BUILD)/host/$(1)/%.o)
+HOST_OBJS_$(1) := $$(call host_objs,$(1),$$(HOST_MM_SRCS) $$(HOST_SHARED_SRCS))
 HOST_PROGRAMS_$(1) := $$(HOST_TESTS:%=$$(BUILD)/host/$(1)/%)
 
 $$(BUILD)/host/$(1).stamp: FORCE
@@ -83,14 +95,18 @@ HOST_CHECKS  := 'sh tests/host/smoke.sh $(HOST_CXX) $(HOST_LIBRARY)' \
 
 .PHONY: test-host test-host-build test-host-plain test-host-san test-host-tsan
 
+# Linked for seconds by one core, so it begins first.
+test-host-build test-host-plain: $(BUILD)/libmello-malloc.so
+
 test-host-build: $(HOST_PROGRAMS_plain) $(HOST_WX_PROGRAMS) $(HOST_PROGRAMS_san) $(HOST_LIBRARY) $(BUILD)/mm-core.o
 
+# The longest first, so that no core waits for one of them at the end.
 test-host: test-host-build
-	@sh tests/host/run.sh $(HOST_PROGRAMS_plain) $(HOST_WX_PROGRAMS) $(HOST_PROGRAMS_san) \
-	    $(HOST_CHECKS)
+	@sh tests/host/run.sh $(HOST_CHECKS) $(HOST_PROGRAMS_san) $(HOST_WX_PROGRAMS) \
+	    $(HOST_PROGRAMS_plain)
 
 test-host-plain: $(HOST_PROGRAMS_plain) $(HOST_WX_PROGRAMS) $(HOST_LIBRARY) $(BUILD)/mm-core.o
-	@sh tests/host/run.sh $(HOST_PROGRAMS_plain) $(HOST_WX_PROGRAMS) $(HOST_CHECKS)
+	@sh tests/host/run.sh $(HOST_CHECKS) $(HOST_WX_PROGRAMS) $(HOST_PROGRAMS_plain)
 
 test-host-san: $(HOST_PROGRAMS_san)
 	@sh tests/host/run.sh $(HOST_PROGRAMS_san)

@@ -16,7 +16,7 @@ SCREEN_TEST_FLAGS   = -DSCREEN_FONTS='"$(SCREEN_FONT_DIR)"' -DSCREEN_UNIFONT='"$
 SCREEN_TEST_SHARED := $(HOST_MM_SRCS) $(SCREEN_SRCS) tests/host/screen/picture.c
 
 define screen_variant
-SCREEN_TEST_OBJS_$(1) := $$(SCREEN_TEST_SHARED:%=$$(BUILD)/host/$(1)/%.o)
+SCREEN_TEST_OBJS_$(1) := $$(call host_objs,$(1),$$(SCREEN_TEST_SHARED))
 SCREEN_PROGRAMS_$(1)  := $$(SCREEN_TESTS:%=$$(BUILD)/host/$(1)/screen/%)
 
 $$(BUILD)/host/$(1)/tests/host/screen/test_screen_font.c.o: HOST_CFLAGS += $$(SCREEN_TEST_FLAGS)
@@ -33,8 +33,8 @@ endef
 $(foreach variant,plain san,$(eval $(call screen_variant,$(variant))))
 
 # Part of all that `make test-host` and its variants build and run.
-HOST_PROGRAMS_plain += $(SCREEN_PROGRAMS_plain)
-HOST_PROGRAMS_san   += $(SCREEN_PROGRAMS_san)
+HOST_PROGRAMS_plain := $(SCREEN_PROGRAMS_plain) $(HOST_PROGRAMS_plain)
+HOST_PROGRAMS_san   := $(SCREEN_PROGRAMS_san) $(HOST_PROGRAMS_san)
 test-host-build test-host-plain: $(SCREEN_PROGRAMS_plain)
 test-host-build test-host-san: $(SCREEN_PROGRAMS_san)
 
