@@ -124,36 +124,54 @@ void heap_doubles_report(struct kheap *heap, const struct heap_doubles *doubles)
         heap_report_twice(heap, doubles->blocks[i]);
 }
 
+/* A block comes home for which nobody but the caller, with the lock, changes REMOTE: a free on another
+ * CPU wants ALLOCATED. A plain load and store do; what a free of the owner's own, at the same time, stores
+ * there is found by the next look at its magazine, or is the exception above. */
+static bool settle_state(uint8_t *state)
+{
+    if (__atomic_load_n(state, __ATOMIC_RELAXED) != KHEAP_BYTE_REMOTE)
+        return false;
+    __atomic_store_n(state, KHEAP_BYTE_FREE, __ATOMIC_RELAXED);
+    return true;
+}
+
 static void settle_block_locked(struct kheap *heap, struct heap_span *span, unsigned index,
                                 struct heap_doubles *doubles)
 {
-    uint8_t expected = KHEAP_BYTE_REMOTE;
-
-    if (__atomic_compare_exchange_n(&span->states[index], &expected, KHEAP_BYTE_FREE, false,
-                                    __ATOMIC_ACQ_REL, __ATOMIC_RELAXED)) {
+    if (settle_state(&span->states[index]))
         heap_span_put_locked(heap, span, index);
-        return;
-    }
-    add_double(doubles, heap_block_address(span, index));
+    else
+        add_double(doubles, heap_block_address(span, index));
 }
 
-/* The remote blocks of a span go home. The span may end with the last one; one that waited here, with all
- * of its blocks, for what the owner had freed, too, ends now. */
+/* Those of one word of remote[] that are free now. */
+static uint64_t settle_word(struct heap_span *span, unsigned word, struct heap_doubles *doubles)
+{
+    uint64_t home = 0, bits = span->remote[word];
+
+    for (; bits != 0; bits &= bits - 1) {
+        unsigned index = word * BITS_PER_WORD + bits_lowest(bits);
+        if (settle_state(&span->states[index]))
+            home |= bits & -bits;
+        else
+            add_double(doubles, heap_block_address(span, index));
+    }
+    span->remote[word] = 0;
+    return home;
+}
+
+/* The remote blocks of a span go home; with the last one it ends. Until then it is the last one to be taken
+ * from: the blocks that another CPU is freeing now are likely the ones behind these, and their states
+ * share a cache line. */
 static void settle_span_locked(struct kheap *heap, struct heap_span *span,
                                struct heap_doubles *doubles)
 {
-    uint64_t remote[HEAP_FREE_WORDS];
-    unsigned before = doubles->count;
+    uint64_t home[HEAP_FREE_WORDS];
 
-    memcpy(remote, span->remote, sizeof(remote));
-    memset(span->remote, 0, sizeof(span->remote));
     heap_list_remove(&span->pending);
     for (unsigned word = 0; word < HEAP_FREE_WORDS; word++)
-        for (; remote[word] != 0; remote[word] &= remote[word] - 1)
-            settle_block_locked(heap, span, word * BITS_PER_WORD + bits_lowest(remote[word]),
-                                doubles);
-    if (doubles->count != before && heap_span_at(heap, span->front.base) == span)
-        heap_span_end_if_whole_locked(heap, span);
+        home[word] = span->remote[word] != 0 ? settle_word(span, word, doubles) : 0;
+    heap_span_put_words_locked(heap, span, home);
 }
 
 static void settle_cache_locked(struct kheap *heap, struct heap_cache *cache,
@@ -176,30 +194,45 @@ static struct heap_span *class_span_locked(const struct kheap *heap, vaddr_t blo
     return span;
 }
 
-/* A block that this or another slot has freed reaches its span. */
-static void deliver_locked(struct kheap *heap, struct kheap_entry entry,
-                           struct heap_doubles *doubles)
+/* The same, if it may be `guess`, which may be NULL: blocks come in rows of one span. */
+static struct heap_span *entry_span_locked(const struct kheap *heap, struct heap_span *guess,
+                                           struct kheap_entry entry, unsigned *index)
+{
+    if (guess != NULL && entry.block - guess->front.base < guess->bytes) {
+        uintptr_t number = (uintptr_t)entry.state - (uintptr_t)guess->states;
+        *index = (unsigned)number;
+        if (number < guess->front.blocks && heap_block_address(guess, *index) == entry.block)
+            return guess;
+    }
+    return class_span_locked(heap, entry.block, entry.state, index);
+}
+
+/* A block that this or another slot has freed reaches its span.
+ *   Returns:  its span if that is still there. */
+static struct heap_span *deliver_locked(struct kheap *heap, struct heap_span *guess,
+                                        struct kheap_entry entry, struct heap_doubles *doubles)
 {
     unsigned index;
-    struct heap_span *span = class_span_locked(heap, entry.block, entry.state, &index);
+    struct heap_span *span = entry_span_locked(heap, guess, entry, &index);
 
     if (span == NULL) {
         add_double(doubles, entry.block); /* its span has ended */
-        return;
+        return NULL;
     }
     struct heap_cache *owner =
         span->front.owner < MM_PORT_SLOTS ? heap_cache_at(heap, span->front.owner) : NULL;
     if (owner == NULL) {
         settle_block_locked(heap, span, index, doubles);
-        return;
+        return NULL;
     }
     if (bits_test(span->remote, index)) { /* there already: this one is the second */
         add_double(doubles, entry.block);
-        return;
+        return span;
     }
     bits_set(span->remote, index);
     if (heap_list_is_empty(&span->pending))
-        heap_list_add(&owner->pending, &span->pending);
+        heap_list_add(owner->pending.prev, &span->pending);
+    return span;
 }
 
 /* ---- magazines, with the lock ---- */
@@ -229,7 +262,8 @@ static struct kheap_entry entry_at(const struct kheap_magazine *magazine, int32_
     };
 }
 
-static void add_entry_locked(struct kheap_magazine *magazine, struct kheap_entry entry)
+/* The owner. */
+static void add_entry(struct kheap_magazine *magazine, struct kheap_entry entry)
 {
     int32_t at = __atomic_load_n(&magazine->magazine.bottom, __ATOMIC_RELAXED);
 
@@ -256,8 +290,10 @@ static void put_home_locked(struct kheap *heap, const struct kheap_magazine *mag
 static void empty_remote_locked(struct kheap *heap, struct heap_cache *cache, int32_t from,
                                 uint32_t count, struct heap_doubles *doubles)
 {
+    struct heap_span *span = NULL;
+
     for (uint32_t i = 0; i < count; i++)
-        deliver_locked(heap, entry_at(&cache->remote, from + (int32_t)i), doubles);
+        span = deliver_locked(heap, span, entry_at(&cache->remote, from + (int32_t)i), doubles);
 }
 
 /* The owner: its list of other slots' blocks is delivered. */
@@ -278,12 +314,12 @@ static void add_remote(struct kheap *heap, struct heap_cache *cache, struct khea
     doubles.count = 0;
     if (__atomic_load_n(&cache->remote.magazine.bottom, __ATOMIC_RELAXED) <
         __atomic_load_n(&cache->remote.magazine.limit, __ATOMIC_RELAXED)) {
-        add_entry_locked(&cache->remote, entry);
+        add_entry(&cache->remote, entry);
         return;
     }
     uint64_t saved = mm_port_lock(&heap->lock);
     deliver_own_locked(heap, cache, &doubles);
-    deliver_locked(heap, entry, &doubles);
+    (void)deliver_locked(heap, NULL, entry, &doubles);
     mm_port_unlock(&heap->lock, saved);
     heap_doubles_report(heap, &doubles);
 }
@@ -332,6 +368,48 @@ bool heap_claim_state(uint8_t *state, uint8_t to)
                                        __ATOMIC_RELAXED);
 }
 
+/* Makes an allocated block of another slot's span KHEAP_BYTE_REMOTE: its state byte, or NULL. The span is
+ * pinned. */
+static uint8_t *claim_remote(struct heap_span *span, vaddr_t block, unsigned slot,
+                             unsigned known_class)
+{
+    unsigned size_class = span->front.size_class;
+    uint64_t index = kheap_exact_index(block - span->front.base, &span->front);
+    uint8_t expected = KHEAP_BYTE_ALLOCATED;
+
+    if (span->guards != 0 || size_class >= KHEAP_CLASSES ||
+        (known_class != KHEAP_CLASSES && size_class != known_class) ||
+        index >= span->front.blocks ||
+        __atomic_load_n(&span->front.owner, __ATOMIC_RELAXED) == slot)
+        return NULL;
+    uint8_t *state = &span->states[index];
+    return __atomic_compare_exchange_n(state, &expected, KHEAP_BYTE_REMOTE, false, __ATOMIC_ACQ_REL,
+                                       __ATOMIC_RELAXED)
+               ? state
+               : NULL;
+}
+
+bool heap_free_elsewhere(struct kheap *heap, struct kheap_cache *front, void *block,
+                         unsigned known_class)
+{
+    if (front->slot >= MM_PORT_SLOTS)
+        return false;
+    struct heap_cache *cache = (struct heap_cache *)(void *)front;
+    if (__atomic_load_n(&cache->remote.magazine.bottom, __ATOMIC_RELAXED) >=
+        __atomic_load_n(&cache->remote.magazine.limit, __ATOMIC_RELAXED))
+        return false;
+    struct heap_span *before;
+    struct heap_span *span = heap_pin(heap, cache, (uintptr_t)block, &before);
+    uint8_t *state =
+        span != NULL ? claim_remote(span, (uintptr_t)block, front->slot, known_class) : NULL;
+    if (state != NULL) {
+        mm_port_memory_freed(block, span->front.block_bytes);
+        add_entry(&cache->remote, (struct kheap_entry){ (uintptr_t)block, state });
+    }
+    heap_unpin(cache, before);
+    return state != NULL;
+}
+
 /* With the lock, so that the span is what it seems: of the own slot, or for want of a cache. */
 static bool free_locked(struct kheap *heap, struct heap_cache *cache, struct kheap_entry entry,
                         struct heap_doubles *doubles)
@@ -345,7 +423,7 @@ static bool free_locked(struct kheap *heap, struct heap_cache *cache, struct khe
         if (!heap_claim_state(entry.state, KHEAP_BYTE_REMOTE))
             return false;
         mm_port_memory_freed((void *)entry.block, span->front.block_bytes);
-        deliver_locked(heap, entry, doubles);
+        (void)deliver_locked(heap, NULL, entry, doubles);
         return true;
     }
     if (!heap_state_is_used(__atomic_load_n(entry.state, __ATOMIC_RELAXED)))
@@ -430,7 +508,7 @@ static void fill_locked(struct kheap *heap, struct heap_cache *cache, unsigned s
         count += heap_span_take_locked(heap, HEAP_OF(spans->next, struct heap_span, link),
                                        &entries[count], wanted - count);
     while (count > 0)
-        add_entry_locked(magazine, entries[--count]);
+        add_entry(magazine, entries[--count]);
 }
 
 static bool refill_locked(struct kheap *heap, struct heap_cache *cache, unsigned size_class,
@@ -530,7 +608,7 @@ void heap_keep_locked(struct kheap *heap, struct heap_cache *cache, struct heap_
     struct kheap_entry entry = { heap_block_address(span, index), &span->states[index] };
     put_home_locked(heap, magazine, from, drop);
     compact_locked(magazine, drop);
-    add_entry_locked(magazine, entry);
+    add_entry(magazine, entry);
 }
 
 /* Takes back, behind the barrier, what was in one cache. */

@@ -217,6 +217,7 @@ void heap_chunks_drop_empty_locked(struct kheap *heap, uint64_t offset, uint64_t
     }
 }
 
+/* 256 entries, twice for each block of 1 MiB: unrolled, two go to the cache in a cycle. */
 void heap_pages_set_locked(struct kheap *heap, uint64_t offset, uint64_t bytes,
                            struct heap_span *span)
 {
@@ -224,11 +225,15 @@ void heap_pages_set_locked(struct kheap *heap, uint64_t offset, uint64_t bytes,
     uint64_t at = offset, end = offset + bytes;
 
     while (at < end) {
-        struct kheap_span **pages = heap_chunk_at(heap, at)->front.pages;
+        struct kheap_span **entry =
+            &heap_chunk_at(heap, at)->front.pages[(at >> FRAME_SHIFT) % KHEAP_CHUNK_PAGES];
         uint64_t stop = mm_round_down(at, HEAP_CHUNK_BYTES) + HEAP_CHUNK_BYTES;
-        for (stop = stop < end ? stop : end; at < stop; at += PAGE_SIZE)
-            __atomic_store_n(&pages[(at >> FRAME_SHIFT) % KHEAP_CHUNK_PAGES], front,
-                             __ATOMIC_RELEASE);
+        stop = stop < end ? stop : end;
+        struct kheap_span **last = entry + ((stop - at) >> FRAME_SHIFT);
+#pragma GCC unroll 4
+        for (; entry < last; entry++)
+            __atomic_store_n(entry, front, __ATOMIC_RELEASE);
+        at = stop;
     }
 }
 

@@ -101,12 +101,15 @@ struct heap_span {
     uint64_t free[HEAP_FREE_WORDS];   /* bit: the block is in the span */
     uint64_t remote[HEAP_FREE_WORDS]; /* bit: another slot has freed it; for the owner to check */
     struct kheap_span front;
-    uint8_t states[]; /* KHEAP_BYTE_*, atomic */
+    uint8_t states[]; /* KHEAP_BYTE_*, atomic: kheap_states() */
 };
 
 _Static_assert(offsetof(struct heap_span, front) % 64 == 0, "the front begins a cache line");
+_Static_assert(offsetof(struct heap_span, states) ==
+                   offsetof(struct heap_span, front) + sizeof(struct kheap_span),
+               "the states stand behind the front");
 
-#define HEAP_SMALL_STATES 24u /* the rest of the line */
+#define HEAP_SMALL_STATES 32u /* the rest of the line */
 
 static inline struct heap_span *heap_span_of(struct kheap_span *front)
 {
@@ -354,6 +357,8 @@ unsigned heap_span_take_locked(struct kheap *heap, struct heap_span *span,
                                struct kheap_entry *entries, unsigned wanted);
 /* Puts a block, KHEAP_BYTE_FREE, back into its span. */
 void heap_span_put_locked(struct kheap *heap, struct heap_span *span, unsigned index);
+/* The same for all blocks whose bits are set in `blocks`; they are the last to be taken again. */
+void heap_span_put_words_locked(struct kheap *heap, struct heap_span *span, const uint64_t *blocks);
 /* Ends a span that has all of its blocks, unless its owner wants it, or a second free of one of them is
  * still to be reported. */
 void heap_span_end_if_whole_locked(struct kheap *heap, struct heap_span *span);
@@ -402,6 +407,12 @@ void heap_caches_forked_locked(struct kheap *heap);
  *   Returns:  false if it is not allocated. */
 bool heap_class_free(struct kheap *heap, unsigned slot, struct heap_cache *cache,
                      struct heap_span *span, vaddr_t block);
+/* heap_slow_free() for what comes most there: an allocated block of another slot's span. No lock, one
+ * locked instruction.
+ *   known_class: KHEAP_CLASSES, or the class that the block must have.
+ *   Returns:     false: the slow path must decide, nothing has changed. */
+bool heap_free_elsewhere(struct kheap *heap, struct kheap_cache *front, void *block,
+                         unsigned known_class);
 /* ALLOCATED or ALIGNED becomes `to` in one locked step; false if it was neither. */
 bool heap_claim_state(uint8_t *state, uint8_t to);
 /* Takes back what all caches hold, or one; a slot's own call also gives up its spans. Who needs what comes
@@ -464,8 +475,9 @@ struct heap_span *heap_run_span(struct kheap *heap, uint64_t offset, uint64_t by
  *   Returns:  false: there is no such block any more, and nothing has changed. */
 bool heap_run_free(struct kheap *heap, struct heap_span *span, vaddr_t base, bool claimed);
 
-/* kheap_alloc() or kheap_alloc_nozero() for a caller at `site`. */
+/* kheap_alloc() or kheap_alloc_nozero(), and kheap_free(), for a caller at `site`. */
 void *heap_alloc(struct kheap *heap, size_t bytes, bool clear, vaddr_t site);
+void heap_free(struct kheap *heap, void *block, vaddr_t site);
 /* Everything that the fast paths leave over; heap: NULL: there is none yet. `sized`: the caller says that it
  * asked for `bytes`. */
 void *heap_slow_alloc(struct kheap *heap, size_t bytes, size_t align_bytes, bool clear,

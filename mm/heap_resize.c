@@ -91,10 +91,7 @@ static void *resize(struct kheap *heap, void *block, size_t bytes, vaddr_t site)
     span = heap_find_block(heap, moved, &index);
     if (span != NULL)
         memset(moved + kept, 0, heap_block_room(span, index) - kept);
-    if (__builtin_expect(!kheap_push(&heap->front, kheap_cache_here(&heap->front), block,
-                                     KHEAP_CLASSES),
-                         0))
-        heap_slow_free(heap, block, false, 0, site);
+    heap_free(heap, block, site);
     return moved;
 }
 

@@ -85,19 +85,25 @@ bool heap_block_index(const struct heap_span *span, vaddr_t address, unsigned *i
     return inside / block < span->front.blocks;
 }
 
-void heap_span_file_locked(struct kheap *heap, struct heap_span *span)
+static void file_locked(struct kheap *heap, struct heap_span *span, bool last)
 {
     unsigned size_class = span->front.size_class;
     struct heap_cache *owner =
         span->front.owner < MM_PORT_SLOTS ? heap_cache_at(heap, span->front.owner) : NULL;
+    struct heap_link *head = NULL;
 
     heap_list_remove(&span->link);
     if (owner != NULL)
-        heap_list_add(span->free_count > 0 ? &owner->partial[size_class] : &owner->full[size_class],
-                      &span->link);
+        head = span->free_count > 0 ? &owner->partial[size_class] : &owner->full[size_class];
     else if (span->free_count > 0)
-        heap_list_add(span->guards != 0 ? &heap->guarded[size_class] : &heap->spans[size_class],
-                      &span->link);
+        head = span->guards != 0 ? &heap->guarded[size_class] : &heap->spans[size_class];
+    if (head != NULL)
+        heap_list_add(last ? head->prev : head, &span->link);
+}
+
+void heap_span_file_locked(struct kheap *heap, struct heap_span *span)
+{
+    file_locked(heap, span, false);
 }
 
 static void fill_free_bits(struct heap_span *span)
@@ -256,5 +262,21 @@ void heap_span_put_locked(struct kheap *heap, struct heap_span *span, unsigned i
     heap->out[span->front.size_class]--;
     if (++span->free_count == 1)
         heap_span_file_locked(heap, span);
+    heap_span_end_if_whole_locked(heap, span);
+}
+
+void heap_span_put_words_locked(struct kheap *heap, struct heap_span *span, const uint64_t *blocks)
+{
+    unsigned before = span->free_count, count = 0;
+
+    for (unsigned word = 0; word < HEAP_FREE_WORDS; word++) {
+        MM_ASSERT((span->free[word] & blocks[word]) == 0);
+        span->free[word] |= blocks[word];
+        count += bits_count(blocks[word]);
+    }
+    heap->out[span->front.size_class] -= count;
+    span->free_count = (uint16_t)(before + count);
+    if (before == 0 && count > 0)
+        file_locked(heap, span, true);
     heap_span_end_if_whole_locked(heap, span);
 }

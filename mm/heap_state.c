@@ -203,7 +203,6 @@ struct heap_span *heap_span_memory_take_locked(struct kheap *heap, unsigned bloc
     span->big = kind != 0;
     heap_list_init(&span->link);
     heap_list_init(&span->pending);
-    span->front.states = span->states;
     return span;
 }
 

@@ -318,35 +318,43 @@ static inline unsigned class_of(size_t bytes)
     return (unsigned)((power - 7) * 8 + (last >> (power - 3)));
 }
 
-static inline __attribute__((always_inline)) void *
-alloc_front(struct kheap_front *front, size_t bytes, bool clear, vaddr_t site)
+/* What the caches have, or NULL. Who calls heap_slow_alloc() then looks up where the call came from, so that
+ * it takes no register here. */
+static inline __attribute__((always_inline)) void *alloc_cached(struct kheap_front *front,
+                                                                size_t bytes, bool clear)
 {
-    if (__builtin_expect(bytes - 1 < KHEAP_CLASS_MOST, 1)) {
-        unsigned size_class = class_of(bytes);
-        bool zeroed;
-        void *block = kheap_pop(kheap_cache_here(front), size_class, &zeroed);
-        if (__builtin_expect(block != NULL, 1)) {
-            if (clear && !zeroed)
-                kheap_clear_class(block, size_class);
-            return block;
-        }
-    }
-    return heap_slow_alloc(heap_of(front), bytes, 1, clear, site);
+    void *block;
+    bool zeroed;
+
+    if (__builtin_expect(bytes - 1 >= KHEAP_CLASS_MOST, 0))
+        return NULL;
+    unsigned size_class = class_of(bytes);
+    if (__builtin_expect(!kheap_pop(kheap_cache_here(front), size_class, &block, &zeroed), 0))
+        return NULL;
+    if (clear && !zeroed)
+        kheap_clear_class(block, size_class);
+    return block;
 }
 
 void *heap_alloc(struct kheap *heap, size_t bytes, bool clear, vaddr_t site)
 {
-    return alloc_front(&heap->front, bytes, clear, site);
+    void *block = alloc_cached(&heap->front, bytes, clear);
+
+    return block != NULL ? block : heap_slow_alloc(heap, bytes, 1, clear, site);
 }
 
 void *kheap_alloc(struct kheap *heap, size_t bytes)
 {
-    return alloc_front(&heap->front, bytes, true, HEAP_CALL_SITE);
+    void *block = alloc_cached(&heap->front, bytes, true);
+
+    return block != NULL ? block : heap_slow_alloc(heap, bytes, 1, true, HEAP_CALL_SITE);
 }
 
 void *kheap_alloc_nozero(struct kheap *heap, size_t bytes)
 {
-    return alloc_front(&heap->front, bytes, false, HEAP_CALL_SITE);
+    void *block = alloc_cached(&heap->front, bytes, false);
+
+    return block != NULL ? block : heap_slow_alloc(heap, bytes, 1, false, HEAP_CALL_SITE);
 }
 
 static void *alloc_aligned(struct kheap *heap, size_t bytes, size_t align_bytes, vaddr_t site)
@@ -482,19 +490,37 @@ void heap_slow_free(struct kheap *heap, void *address, bool sized, size_t bytes,
     shrink_if_much(heap);
 }
 
-static inline __attribute__((always_inline)) void free_front(struct kheap_front *front, void *block,
-                                                             vaddr_t site)
+/* False for what the cache does not take. */
+static inline __attribute__((always_inline)) bool free_cached(struct kheap_front *front,
+                                                              void *block)
 {
-    struct kheap_cache *cache = kheap_cache_here(front);
+    unsigned slot = mm_port_slot();
+    struct kheap_cache *cache = kheap_cache_of(front, slot);
 
-    if (!kheap_push_again(cache, block, cache->last) &&
-        __builtin_expect(!kheap_push(front, cache, block, KHEAP_CLASSES), 0))
+    if (__atomic_load_n(&cache->last, __ATOMIC_RELAXED) == (uintptr_t)block &&
+        kheap_push_again(cache, block, cache->last_class))
+        return true;
+    return kheap_push(front, slot, cache, block, KHEAP_CLASSES);
+}
+
+/* Blocks of other slots' spans, and all that needs more. */
+static __attribute__((noinline)) void free_other(struct kheap_front *front, void *block,
+                                                 vaddr_t site)
+{
+    if (!heap_free_elsewhere(heap_of(front), kheap_cache_here(front), block, KHEAP_CLASSES))
         heap_slow_free(heap_of(front), block, false, 0, site);
+}
+
+void heap_free(struct kheap *heap, void *block, vaddr_t site)
+{
+    if (__builtin_expect(!free_cached(&heap->front, block), 0))
+        free_other(&heap->front, block, site);
 }
 
 void kheap_free(struct kheap *heap, void *block)
 {
-    free_front(&heap->front, block, HEAP_CALL_SITE);
+    if (__builtin_expect(!free_cached(&heap->front, block), 0))
+        free_other(&heap->front, block, HEAP_CALL_SITE);
 }
 
 /* ---- sizes ---- */
@@ -584,12 +610,18 @@ struct kheap *kheap_default(void)
 
 void *(kmalloc)(size_t bytes)
 {
-    return alloc_front(default_front(), bytes, true, HEAP_CALL_SITE);
+    struct kheap_front *front = default_front();
+    void *block = alloc_cached(front, bytes, true);
+
+    return block != NULL ? block : heap_slow_alloc(heap_of(front), bytes, 1, true, HEAP_CALL_SITE);
 }
 
 void *kmalloc_nozero(size_t bytes)
 {
-    return alloc_front(default_front(), bytes, false, HEAP_CALL_SITE);
+    struct kheap_front *front = default_front();
+    void *block = alloc_cached(front, bytes, false);
+
+    return block != NULL ? block : heap_slow_alloc(heap_of(front), bytes, 1, false, HEAP_CALL_SITE);
 }
 
 void *kmalloc_aligned(size_t bytes, size_t align_bytes)
@@ -599,7 +631,10 @@ void *kmalloc_aligned(size_t bytes, size_t align_bytes)
 
 void kfree(void *block)
 {
-    free_front(default_front(), block, HEAP_CALL_SITE);
+    struct kheap_front *front = default_front();
+
+    if (__builtin_expect(!free_cached(front, block), 0))
+        free_other(front, block, HEAP_CALL_SITE);
 }
 
 /* What no span has: the fast path leaves the block to the slow one. */
@@ -609,7 +644,10 @@ static void free_sized(struct kheap_front *front, void *block, size_t bytes, vad
 {
     unsigned size_class = bytes - 1 < KHEAP_CLASS_MOST ? kheap_class_of(bytes) : NO_CLASS;
 
-    if (__builtin_expect(!kheap_push(front, kheap_cache_here(front), block, size_class), 0))
+    unsigned slot = mm_port_slot();
+    struct kheap_cache *cache = kheap_cache_of(front, slot);
+    if (__builtin_expect(!kheap_push(front, slot, cache, block, size_class), 0) &&
+        !heap_free_elsewhere(heap_of(front), cache, block, size_class))
         heap_slow_free(heap_of(front), block, true, bytes, site);
 }
 

@@ -53,8 +53,10 @@ struct kheap_magazine {
 };
 
 struct kheap_cache {
-    uint32_t slot; /* KHEAP_NOBODY in the absent one */
-    uint32_t last; /* the class that a block was taken from last: a guess of the next free's */
+    uint32_t slot;       /* KHEAP_NOBODY in the absent one */
+    uint32_t last_class; /* of the block that was taken last, which is often the next to be freed */
+    uintptr_t last;      /* that block, not followed */
+    uint64_t unused[2];  /* two magazines share a cache line, none lies in two */
     struct kheap_magazine classes[KHEAP_CLASSES];
     /* the rest is mm/heap_parts.h's */
 };
@@ -62,7 +64,8 @@ struct kheap_cache {
 #define KHEAP_NO_OWNER UINT32_MAX       /* of a span: nobody */
 #define KHEAP_NOBODY   (UINT32_MAX - 1) /* of an absent cache: owns nothing */
 
-/* A run of pages cut into blocks of one size, or one large block. */
+/* A run of pages cut into blocks of one size, or one large block. One state byte for each block stands
+ * behind it (kheap_states). */
 struct kheap_span {
     uint64_t base;
     uint32_t owner;       /* atomic; changed with the lock */
@@ -71,7 +74,6 @@ struct kheap_span {
     uint16_t size_class;
     uint16_t blocks;
     uint32_t shift;
-    uint8_t *states; /* one for each block */
 };
 
 struct kheap_chunk {
@@ -110,9 +112,19 @@ KHEAP_INLINE size_t kheap_class_bytes(unsigned size_class)
     return (size_t)(size_class % 8 + 9) << (size_class / 8 + 3);
 }
 
+KHEAP_INLINE struct kheap_cache *kheap_cache_of(const struct kheap_front *front, unsigned slot)
+{
+    return __atomic_load_n(&front->caches[slot], __ATOMIC_RELAXED);
+}
+
 KHEAP_INLINE struct kheap_cache *kheap_cache_here(const struct kheap_front *front)
 {
-    return __atomic_load_n(&front->caches[mm_port_slot()], __ATOMIC_RELAXED);
+    return kheap_cache_of(front, mm_port_slot());
+}
+
+KHEAP_INLINE uint8_t *kheap_states(struct kheap_span *span)
+{
+    return (uint8_t *)(span + 1);
 }
 
 typedef uint64_t kheap_word __attribute__((may_alias));
@@ -183,22 +195,26 @@ KHEAP_INLINE void kheap_clear_class(void *block, unsigned size_class)
         __builtin_memset(block, 0, bytes);
 }
 
-/* Takes a block of the class out of this slot's cache; NULL if the slow path must decide. */
-KHEAP_INLINE void *kheap_pop(struct kheap_cache *cache, unsigned size_class, bool *zeroed)
+/* Takes a block of the class out of this slot's cache.
+ *   Returns:  false: the slow path must decide, nothing has changed. */
+KHEAP_INLINE bool kheap_pop(struct kheap_cache *cache, unsigned size_class, void **out,
+                            bool *zeroed)
 {
     struct kheap_magazine *magazine = &cache->classes[size_class];
     int32_t at;
 
     if (__builtin_expect(!magazine_pop_at(&magazine->magazine, &at), 0))
-        return NULL;
+        return false;
     const struct kheap_entry *entry = &magazine->entries[at];
     uintptr_t block = __atomic_load_n(&entry->block, __ATOMIC_RELAXED);
     uint8_t *state = __atomic_load_n(&entry->state, __ATOMIC_RELAXED);
     __atomic_store_n(state, KHEAP_BYTE_ALLOCATED, __ATOMIC_RELAXED);
-    cache->last = size_class;
-    mm_port_memory_allocated((void *)(block & ~(uintptr_t)1), kheap_class_bytes(size_class));
+    cache->last = block;
+    cache->last_class = size_class;
     *zeroed = (block & 1) != 0;
-    return (void *)(block & ~(uintptr_t)1);
+    *out = (void *)(block & ~(uintptr_t)1);
+    mm_port_memory_allocated(*out, kheap_class_bytes(size_class));
+    return true;
 }
 
 /* Gives back the block that this slot took last out of the class, if no other one was freed into it since:
@@ -238,11 +254,12 @@ KHEAP_INLINE uint64_t kheap_exact_index(uint64_t inside, const struct kheap_span
     return product >> span->shift | product << (64 - span->shift) % 64;
 }
 
-/* Gives a block of this slot's own spans to its cache, kheap_cache_here(); false if the slow path must
- * decide: nothing has changed then.
- *   `known_class`: KHEAP_CLASSES, or the class that the block must have. */
-KHEAP_INLINE bool kheap_push(struct kheap_front *front, struct kheap_cache *cache, void *block,
-                             unsigned known_class)
+/* Gives a block of this slot's own spans to its cache; false if the slow path must decide: nothing has changed
+ * then. A slot without a cache owns nothing.
+ *   `slot`, `cache`: mm_port_slot(), kheap_cache_of() it.
+ *   `known_class`:   KHEAP_CLASSES, or the class that the block must have. */
+KHEAP_INLINE bool kheap_push(struct kheap_front *front, unsigned slot, struct kheap_cache *cache,
+                             void *block, unsigned known_class)
 {
     uint64_t offset = (uintptr_t)block - front->base;
 
@@ -255,8 +272,7 @@ KHEAP_INLINE bool kheap_push(struct kheap_front *front, struct kheap_cache *cach
     struct kheap_span *span =
         __atomic_load_n(&chunk->pages[(offset >> FRAME_SHIFT) % KHEAP_CHUNK_PAGES],
                         __ATOMIC_RELAXED);
-    if (__builtin_expect(span == NULL ||
-                             __atomic_load_n(&span->owner, __ATOMIC_RELAXED) != cache->slot,
+    if (__builtin_expect(span == NULL || __atomic_load_n(&span->owner, __ATOMIC_RELAXED) != slot,
                          0))
         return false;
     unsigned size_class = span->size_class;
@@ -266,7 +282,7 @@ KHEAP_INLINE bool kheap_push(struct kheap_front *front, struct kheap_cache *cach
     uint64_t index = kheap_exact_index(inside, span);
     if (__builtin_expect(index >= span->blocks, 0))
         return false;
-    uint8_t *state = &span->states[index];
+    uint8_t *state = &kheap_states(span)[index];
     struct kheap_magazine *magazine = &cache->classes[size_class];
     int32_t at = __atomic_load_n(&magazine->magazine.bottom, __ATOMIC_RELAXED);
     if (__builtin_expect(__atomic_load_n(state, __ATOMIC_RELAXED) != KHEAP_BYTE_ALLOCATED ||
@@ -290,10 +306,10 @@ KHEAP_INLINE void *kheap_alloc_constant(size_t bytes)
 {
     struct kheap_front *front = __atomic_load_n(&kheap_default_front, __ATOMIC_RELAXED);
     unsigned size_class = kheap_class_of(bytes);
+    void *block;
     bool zeroed;
-    void *block = kheap_pop(kheap_cache_here(front), size_class, &zeroed);
 
-    if (__builtin_expect(block == NULL, 0))
+    if (__builtin_expect(!kheap_pop(kheap_cache_here(front), size_class, &block, &zeroed), 0))
         return kheap_slow_alloc(front, bytes);
     if (kheap_class_bytes(size_class) <= KHEAP_CLEAR_UNROLLED)
         kheap_clear_constant(block, kheap_class_bytes(size_class));
