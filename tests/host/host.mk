@@ -11,7 +11,8 @@
 # other programs get; wx has plain's, but for the sources that name its macro.
 #
 # A test program is one test_*.c; all other .c files are shared by all of them. run.sh runs the
-# programs and sums up; MELLO_SEEDS=N makes the random tests longer.
+# programs and sums up; MELLO_SEEDS=N makes the random tests longer, MELLO_SHORT=1
+# the longest of them shorter.
 
 HOST_MM_SRCS     := $(sort $(wildcard mm/*.c mm/port/hosted*.c))
 HOST_TEST_SRCS   := $(sort $(wildcard tests/host/test_*.c))

@@ -140,6 +140,11 @@ bool support_is_sanitized(void)
 #endif
 }
 
+bool support_is_short(void)
+{
+    return support_is_sanitized() || getenv("MELLO_SHORT") != NULL;
+}
+
 /* ---- Log ---- */
 
 void log_clear(void)

@@ -31,6 +31,7 @@ void support_choose(void);                      /* MELLO_TEST=NAME: runs that te
 
 /* True where a sanitizer's shadow makes fake RAM of terabytes impossible or slow. */
 bool support_is_sanitized(void);
+bool support_is_short(void); /* sanitized, or MELLO_SHORT is set: random campaigns do a part */
 
 /* ---- Log ---- */
 

@@ -10,7 +10,7 @@ static void run_heaps(enum heap_model_kind kind, enum kheap_level level, unsigne
 {
     unsigned calls = support_is_sanitized() ? CALLS / 4 : CALLS;
 
-    for (seeds_begin(support_is_sanitized() ? heaps / 5 : heaps); seeds_next();) {
+    for (seeds_begin(support_is_short() ? heaps / 5 : heaps); seeds_next();) {
         heap_model_set_up(random_below, kind, level);
         for (unsigned i = 0; i < calls; i++) {
             heap_model_step();

@@ -11,7 +11,7 @@ static void kvm_random_programs_agree_with_the_model(void **state)
     unsigned calls = support_is_sanitized() ? CALLS / 3 : CALLS;
 
     (void)state;
-    for (seeds_begin(support_is_sanitized() ? MACHINES / 5 : MACHINES); seeds_next();) {
+    for (seeds_begin(support_is_short() ? MACHINES / 5 : MACHINES); seeds_next();) {
         kvm_model_set_up(random_below);
         for (unsigned i = 0; i < calls; i++) {
             kvm_model_step();

@@ -13,7 +13,7 @@ static void paging_random_programs_agree_with_the_model(void **state)
     unsigned calls = support_is_sanitized() ? CALLS / 4 : CALLS;
 
     (void)state;
-    for (seeds_begin(support_is_sanitized() ? MACHINES / 5 : MACHINES); seeds_next();) {
+    for (seeds_begin(support_is_short() ? MACHINES / 5 : MACHINES); seeds_next();) {
         paging_model_set_up(random_below);
         for (unsigned i = 0; i < calls; i++) {
             paging_model_step();

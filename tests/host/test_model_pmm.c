@@ -24,7 +24,7 @@ static void run_machine(void)
 static void pmm_random_programs_agree_with_the_model(void **state)
 {
     (void)state;
-    for (seeds_begin(support_is_sanitized() ? MACHINES / 10 : MACHINES); seeds_next();)
+    for (seeds_begin(support_is_short() ? MACHINES / 10 : MACHINES); seeds_next();)
         run_machine();
 }
 

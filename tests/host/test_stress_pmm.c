@@ -388,7 +388,7 @@ static void run(const struct boot_range *list, size_t ranges, size_t threads,
     struct pmm_stats before;
     const struct threads_work work = {
         .rounds = 4,
-        .calls = (support_is_sanitized() ? 8000 : 80000) / (unsigned)threads,
+        .calls = (support_is_short() ? 8000 : 80000) / (unsigned)threads,
         .random = random_of,
         .work = work_once,
         .judge = judge_round,

@@ -129,6 +129,7 @@ class Run:
         start = time.monotonic()
         environment = dict(os.environ)
         environment.pop("MELLO_SEEDS", None)
+        environment.pop("MELLO_SHORT", None)
         if test is not None:
             environment["MELLO_TEST"] = test
         self.late = False
