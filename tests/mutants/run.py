@@ -97,7 +97,7 @@ def compile_mutant(build, mutation, text, folder):
 
 def link_program(build, program, mutants, folder):
     plain = os.path.join(build, "host", "plain")
-    tests = os.path.join(plain, "tests", "host")
+    tests, hosted = os.path.join(plain, "tests", "host"), os.path.join(build, "obj", "hosted")
     objects = [os.path.join(tests, program + ".c.o")]
     for name in sorted(glob.glob(os.path.join(ROOT, "tests/host/*.c"))):
         if not os.path.basename(name).startswith("test_"):
@@ -105,7 +105,7 @@ def link_program(build, program, mutants, folder):
     for name in sorted(glob.glob(os.path.join(ROOT, "mm/*.c")) +
                        glob.glob(os.path.join(ROOT, "mm/port/hosted*.c"))):
         name = os.path.relpath(name, ROOT)
-        objects.append(mutants.get(name) or os.path.join(plain, name + ".o"))
+        objects.append(mutants.get(name) or os.path.join(hosted, name + ".o"))
     out = os.path.join(folder, program)
     options = {"test_init": ["-Wl,--wrap=kheap_create"],
                "test_heap_late": ["-Wl,--wrap=pmm_free_contiguous",
