@@ -395,6 +395,9 @@ CALL(commit_pieces,
 CALL(commit_behind, kvm_heap_commit(&kvm, held + MM_MIB(4) + MM_KIB(64), MM_MIB(2)))
 CALL(decommit, kvm_heap_decommit(&kvm, held, MM_MIB(4) + MM_KIB(64)))
 CALL(decommit_part, kvm_heap_decommit(&kvm, held + MM_MIB(4), MM_KIB(64)))
+CALL(move, kvm_heap_move(&kvm, held, held + MM_MIB(8), MM_MIB(4) + MM_KIB(64)))
+CALL(move_leaves, kvm_heap_move(&kvm, held, held + MM_MIB(8), MM_MIB(4)))
+CALL(move_far, kvm_heap_move(&kvm, held, held + MM_GIB(1), MM_MIB(4)))
 CALL(map_heap, kvm_map_heap(&kvm, MM_MIB(2) + MM_KIB(40), &out.address))
 CALL(alloc_page, kvm_alloc(&kvm, 1, 0, &out.address))
 CALL(alloc_dirty, kvm_alloc(&kvm, MM_KIB(40), KVM_NO_ZERO, &out.address))
@@ -513,6 +516,9 @@ static const struct call {
     { "kvm_heap_commit", "behind others", a_heap, commit_behind, FRAMES },
     { "kvm_heap_decommit", "", a_heap, decommit, NOTHING },
     { "kvm_heap_decommit", "a part", a_heap, decommit_part, NOTHING },
+    { "kvm_heap_move", "", a_heap, move, FRAMES },
+    { "kvm_heap_move", "whole leaves", a_heap, move_leaves, NOTHING },
+    { "kvm_heap_move", "to another gigabyte", a_heap, move_far, FRAMES },
     { "kvm_map_heap", "", NULL, map_heap, FRAMES },
     { "kvm_alloc", "a page", NULL, alloc_page, FRAMES },
     { "kvm_alloc", "the second", a_block, alloc_page, FRAMES },
