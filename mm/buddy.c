@@ -77,12 +77,15 @@ static void put_free(struct buddy *buddy, uint64_t offset, unsigned order)
 {
     *tag_at(buddy, offset) = (uint8_t)(TAG_FREE | (order + 1));
     bittree_add(&buddy->free_blocks[order], offset / buddy_block_bytes(order));
+    buddy->filled |= (uint64_t)1 << order;
 }
 
 static void take_free(struct buddy *buddy, uint64_t offset, unsigned order)
 {
     *tag_at(buddy, offset) = 0;
     bittree_remove(&buddy->free_blocks[order], offset / buddy_block_bytes(order));
+    if (bittree_is_empty(&buddy->free_blocks[order]))
+        buddy->filled &= ~((uint64_t)1 << order);
 }
 
 /* The order of the largest block of at most `bytes`, which is MIN_BLOCK_SIZE or more. */
@@ -149,13 +152,11 @@ static void join_free(struct buddy *buddy, uint64_t offset, unsigned order)
 uint64_t buddy_alloc(struct buddy *buddy, uint64_t bytes, uint64_t align_bytes)
 {
     unsigned order = buddy_order(bytes > align_bytes ? bytes : align_bytes), from;
-    uint64_t end;
+    uint64_t fit = buddy->filled & UINT64_MAX << order, end;
 
-    for (from = order; from < NUM_ORDERS; from++)
-        if (!bittree_is_empty(&buddy->free_blocks[from]))
-            break;
-    if (from == NUM_ORDERS)
+    if (fit == 0)
         return BUDDY_NO_BLOCK;
+    from = bits_lowest(fit);
     uint64_t offset = bittree_lowest(&buddy->free_blocks[from]) * buddy_block_bytes(from);
     take_free(buddy, offset, from);
     end = offset + buddy_block_bytes(from);
@@ -255,10 +256,8 @@ bool buddy_is_free(const struct buddy *buddy, uint64_t offset)
 
 uint64_t buddy_largest_free(const struct buddy *buddy)
 {
-    for (unsigned order = NUM_ORDERS; order > buddy->lowest; order--)
-        if (!bittree_is_empty(&buddy->free_blocks[order - 1]))
-            return buddy_block_bytes(order - 1);
-    return 0;
+    return buddy->filled == 0 ? 0
+                              : buddy_block_bytes(63u - (unsigned)__builtin_clzll(buddy->filled));
 }
 
 /* What is wrong with the block that starts at `offset`, or NULL. */
@@ -327,7 +326,8 @@ const char *buddy_check(const struct buddy *buddy, uint64_t *offset)
     for (unsigned order = buddy->lowest; order < NUM_ORDERS; order++) {
         uint64_t blocks = blocks_of_order(buddy->region_bytes, order);
         in_sets += count_set(&buddy->free_blocks[order], blocks);
-        if (!bittree_is_consistent(&buddy->free_blocks[order], blocks))
+        if (!bittree_is_consistent(&buddy->free_blocks[order], blocks) ||
+            bittree_is_empty(&buddy->free_blocks[order]) == (buddy->filled >> order & 1))
             return "the levels of a set of free blocks differ";
     }
     if (in_sets != free_blocks)

@@ -16,6 +16,7 @@ struct buddy {
     unsigned lowest;                        /* order */
     uint8_t *tags;                          /* one for each unit: see buddy.c */
     struct bittree free_blocks[NUM_ORDERS]; /* by order: offset / block size */
+    uint64_t filled;                        /* bit: there are free blocks of that order */
     uint64_t free_bytes;
     uint64_t present_bytes; /* free or taken; the rest of the region is not there */
 };
