@@ -664,6 +664,21 @@ static void disown_list_locked(struct kheap *heap, struct heap_link *list)
     }
 }
 
+void heap_cache_empty_class_locked(struct kheap *heap, struct heap_cache *cache,
+                                   unsigned size_class)
+{
+    struct kheap_magazine *magazine = &cache->front.classes[size_class];
+    uint32_t count = magazine_count_locked(&magazine->magazine);
+
+    put_home_locked(heap, magazine, magazine->magazine.floor, count);
+    compact_locked(magazine, count);
+    /* One that was left to its owner, being the only one, is the last: others came in front of it. */
+    struct heap_link *last = cache->partial[size_class].prev;
+    struct heap_span *span = HEAP_OF(last, struct heap_span, link);
+    if (last != &cache->partial[size_class] && span->free_count == span->front.blocks)
+        heap_span_end_locked(heap, span);
+}
+
 /* Spans that are wholly free end; with `disown` all others become nobody's. */
 static void release_spans_locked(struct kheap *heap, struct heap_cache *cache, bool disown)
 {

@@ -12,9 +12,9 @@
  *
  * Files, each using those before it: buddy.c, runs.c; heap_memory.h (heap_state.c, heap_chunk.c, heap_source.c,
  * heap_memory.c: growth, heap_large*.c, heap_create.c); heap_span.c (runs of pages cut into blocks),
- * heap_cache.c (caches, remote frees, draining), heap_guard.c (the full level), heap_fault.c,
- * heap_sites.c (call sites, leaks), heap_report.c, kheap.c (the calls), heap_resize.c (krealloc),
- * heap_control.c (calls on the whole heap). */
+ * heap_cache.c (caches, remote frees, draining), heap_idle.c (sizes out of use), heap_guard.c (the full
+ * level), heap_fault.c, heap_sites.c (call sites, leaks), heap_report.c, kheap.c (the calls), heap_resize.c
+ * (krealloc), heap_control.c (calls on the whole heap). */
 #ifndef MM_HEAP_PARTS_H
 #define MM_HEAP_PARTS_H
 
@@ -144,6 +144,7 @@ struct heap_cache {
     struct kheap_cache front;
     struct heap_link partial[KHEAP_CLASSES]; /* own spans with free blocks in them */
     struct heap_link full[KHEAP_CLASSES];    /* own spans with none */
+    uint64_t seen[KHEAP_CLASSES];            /* what heap_idle.c has found in the magazine */
     struct heap_link pending;
     struct heap_span *pin;        /* atomic; the owner's: the span that its free looks at */
     struct kheap_magazine remote; /* blocks of other slots' spans that this slot has freed */
@@ -421,6 +422,9 @@ void heap_caches_drain_locked(struct kheap *heap, unsigned slot, unsigned own_sl
                               struct heap_doubles *doubles);
 /* The same, and wholly free memory goes back to where it came from. */
 void heap_caches_drain(struct kheap *heap, unsigned slot, unsigned own_slot);
+/* The owner: the blocks in its magazine of the class go to their spans, and those that are whole end. */
+void heap_cache_empty_class_locked(struct kheap *heap, struct heap_cache *cache,
+                                   unsigned size_class);
 /* Switches all caches off or on. */
 void heap_caches_switch_locked(struct kheap *heap, bool off, struct heap_doubles *doubles);
 /* Blocks that lie in magazines or wait in lists of remote frees, and their bytes. */
@@ -430,6 +434,12 @@ static inline uint64_t heap_span_room(const struct heap_span *span)
 {
     return span->front.size_class == HEAP_CLASS_RUN ? span->room : span->front.block_bytes;
 }
+
+/* ---- heap_idle.c ---- */
+
+/* The heap is about to grow for this slot: of the sizes that the slot has not used since it grew last, its
+ * cache keeps nothing. Without the lock. */
+void heap_idle_empty(struct kheap *heap);
 
 /* ---- heap_guard.c ---- */
 
