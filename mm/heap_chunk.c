@@ -46,7 +46,7 @@ struct heap_span *heap_span_at(const struct kheap *heap, vaddr_t address)
         return NULL;
     return heap_span_of(
         __atomic_load_n(&chunk->front.pages[(offset >> FRAME_SHIFT) % KHEAP_CHUNK_PAGES],
-                        __ATOMIC_RELAXED));
+                        __ATOMIC_ACQUIRE)); /* what it is made of was written before */
 }
 
 /* ---- lists of chunks ---- */

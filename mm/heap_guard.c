@@ -202,7 +202,7 @@ static struct heap_span *new_span_locked(struct kheap *heap, unsigned size_class
     if (span == NULL)
         return NULL;
     memset(*records, 0, span->front.blocks * sizeof(struct heap_record));
-    span->records = *records;
+    __atomic_store_n(&span->records, *records, __ATOMIC_RELEASE);
     span->guards = guards;
     *records = NULL;
     heap_span_file_locked(heap, span);
@@ -307,7 +307,7 @@ static struct heap_span *take_block(struct kheap *heap, const struct layout *lay
         return take_in_class(heap, size_class, guards, index, dirty);
     span = heap_run_alloc(heap, layout->all, layout->align, KHEAP_BYTE_REMOTE, &zeroed);
     if (span != NULL) {
-        span->records = &span->record;
+        __atomic_store_n(&span->records, &span->record, __ATOMIC_RELEASE);
         span->guards = guards;
     }
     *index = 0;
@@ -378,25 +378,53 @@ void *heap_guard_alloc(struct kheap *heap, size_t bytes, size_t align_bytes, boo
     return (void *)block;
 }
 
-/* What was written outside of it is not painted over: the zone behind the old end stays. */
-void heap_guard_shrink(struct heap_span *span, unsigned index, size_t bytes)
+/* ---- finding ---- */
+
+/* True if a block of that span, and a guarded one, is allocated whose caller's first byte is `address`. */
+static bool is_block_locked(const struct kheap *heap, const struct heap_span *span, vaddr_t address,
+                            unsigned *index)
 {
-    vaddr_t old = caller_end(span, index);
+    bool first;
+
+    return heap_span_at(heap, address) == span && span->guards != 0 &&
+           heap_block_index(span, address, index, &first) &&
+           heap_state_is_used(__atomic_load_n(&span->states[*index], __ATOMIC_ACQUIRE)) &&
+           address == caller_start(span, *index);
+}
+
+/* Under the lock, as the span may end at any moment, if another CPU frees the block, and its records go. */
+bool heap_guard_find(struct kheap *heap, vaddr_t address, struct heap_found *out)
+{
+    uint64_t saved = mm_port_lock(&heap->lock);
+    struct heap_span *span = heap_span_at(heap, address);
+    bool found = span != NULL && is_block_locked(heap, span, address, &out->index);
+
+    if (found) {
+        const struct heap_record *record = record_of(span, out->index);
+        out->span = span;
+        out->room = record->asked;
+        out->front = record->front;
+    }
+    mm_port_unlock(&heap->lock, saved);
+    return found;
+}
+
+/* What was written outside of it is not painted over: the zone behind the old end stays. */
+void heap_guard_shrink(struct kheap *heap, const struct heap_found *block, size_t bytes)
+{
+    struct heap_span *span = block->span;
+    vaddr_t start = block_start(span, block->index) + block->front;
 
     if ((span->guards & HEAP_GUARD_FULL) != 0)
-        memset((void *)(caller_start(span, index) + bytes), ZONE_BYTE,
-               old - caller_start(span, index) - bytes);
-    __atomic_store_n(&span->records[index].asked, bytes, __ATOMIC_RELAXED);
+        memset((void *)(start + bytes), ZONE_BYTE, block->room - bytes);
+    uint64_t saved = mm_port_lock(&heap->lock);
+    unsigned index;
+    if (is_block_locked(heap, span, start, &index))
+        __atomic_store_n(&span->records[index].asked, bytes, __ATOMIC_RELAXED);
+    mm_port_unlock(&heap->lock, saved);
 }
 
 /* ---- freeing ---- */
-
-bool heap_guard_is_block(const struct heap_span *span, unsigned index, vaddr_t address)
-{
-    uint8_t state = __atomic_load_n(&span->states[index], __ATOMIC_ACQUIRE);
-
-    return heap_state_is_used(state) && address == caller_start(span, index);
-}
 
 /* The block, which the caller has claimed or taken out of the quarantine, goes back to its span, or its
  * run ends. Until then it stays in a state in which nobody else can free it. */
@@ -465,13 +493,10 @@ enum claim { CLAIMED, NO_BLOCK, OTHER_SIZE };
 static enum claim claim(struct kheap *heap, struct heap_span *span, vaddr_t address, bool sized,
                         vaddr_t site, unsigned *index, uint8_t *state, uint64_t *asked)
 {
-    bool first;
     enum claim result = NO_BLOCK;
     uint64_t saved = mm_port_lock(&heap->lock);
 
-    if (heap_span_at(heap, address) == span && span->guards != 0 &&
-        heap_block_index(span, address, index, &first) &&
-        heap_guard_is_block(span, *index, address)) {
+    if (is_block_locked(heap, span, address, index)) {
         struct heap_record *record = &span->records[*index];
         result = sized && *asked != record->asked ? OTHER_SIZE : CLAIMED;
         *asked = record->asked;

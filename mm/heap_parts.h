@@ -435,6 +435,16 @@ static inline uint64_t heap_span_room(const struct heap_span *span)
     return span->front.size_class == HEAP_CLASS_RUN ? span->room : span->front.block_bytes;
 }
 
+/* An allocated block, as it was when it was looked up. */
+struct heap_found {
+    struct heap_span *span;
+    unsigned index;
+    uint64_t room;            /* bytes that are its caller's */
+    uint64_t front;           /* red zone before them, or 0 */
+    struct heap_cache *cache; /* that has the span pinned */
+    struct heap_span *before;
+};
+
 /* ---- heap_idle.c ---- */
 
 /* The heap is about to grow for this slot: of the sizes that the slot has not used since it grew last, its
@@ -451,9 +461,9 @@ void *heap_guard_alloc(struct kheap *heap, size_t bytes, size_t align_bytes, boo
 void heap_guard_free(struct kheap *heap, struct heap_span *span, void *address, bool sized,
                      size_t bytes, vaddr_t site);
 /* The caller's block becomes shorter where it stands. */
-void heap_guard_shrink(struct heap_span *span, unsigned index, size_t bytes);
-/* True if that block is allocated and its caller's first byte is `address`. */
-bool heap_guard_is_block(const struct heap_span *span, unsigned index, vaddr_t address);
+void heap_guard_shrink(struct kheap *heap, const struct heap_found *block, size_t bytes);
+/* heap_find_block() for a span that was guarded when it was looked at, and is pinned. */
+bool heap_guard_find(struct kheap *heap, vaddr_t address, struct heap_found *out);
 /* Empties the quarantine. */
 void heap_guard_flush(struct kheap *heap);
 /* True if large blocks are to stand between pages that are not mapped. */
@@ -494,14 +504,10 @@ void *heap_slow_alloc(struct kheap *heap, size_t bytes, size_t align_bytes, bool
                       vaddr_t site);
 void heap_slow_free(struct kheap *heap, void *address, bool sized, size_t bytes, vaddr_t site);
 
-/* Finds the allocated block that begins at the address, its span and *index; NULL if there is none. */
-struct heap_span *heap_find_block(struct kheap *heap, const void *address, unsigned *index);
-
-/* Bytes of a block that are its caller's. */
-static inline size_t heap_block_room(const struct heap_span *span, unsigned index)
-{
-    return span->guards != 0 ? span->records[index].asked : heap_span_room(span);
-}
+/* Finds the allocated block that begins at the address; false if there is none. Until heap_let_go() its
+ * span stays that span's memory (heap_pin), also if another CPU frees the block meanwhile, which it must not. */
+bool heap_find_block(struct kheap *heap, const void *address, struct heap_found *out);
+void heap_let_go(const struct heap_found *block);
 
 /* ---- heap_report.c ---- */
 

@@ -4,39 +4,68 @@
  *
  *      address -> chunk -> span -> block: state, neighbours, at the full level who asked for it
  *
- * Reports are written without the lock, when the call has changed nothing: what they say of a block
- * that another CPU is using right now may be a moment old. */
+ * Reports are written without the lock, when the call has changed nothing, from what was read of the block
+ * at once under it: what they say may be a moment old, but is of one block. kheap_peek() takes no
+ * lock: of a span that ends meanwhile it may say anything, and follows nothing that is not there. */
 #include "mm/heap_parts.h"
 
 #include "mm/bits.h"
 
 /* ---- looking up ---- */
 
-/* A block and what is known of it. */
+#define NO_NEIGHBOUR UINT8_MAX
+
+/* What is known of a block at one moment. */
 struct finding {
-    const struct heap_span *span; /* NULL: no block of the heap */
-    unsigned index;
+    bool found; /* false: no block of the heap; the rest is 0 */
     uint8_t state;
-    vaddr_t start; /* the caller's first byte, where that is known */
+    uint8_t below, above; /* states of the neighbours in the span, or NO_NEIGHBOUR */
+    vaddr_t start;        /* the caller's first byte, where that is known */
     uint64_t bytes;
+    uint64_t room;
+    vaddr_t alloc_site, free_site; /* where they are recorded; else 0 */
 };
+
+static uint8_t state_at(const struct heap_span *span, unsigned index, bool exists)
+{
+    return exists ? __atomic_load_n(&span->states[index], __ATOMIC_RELAXED) : NO_NEIGHBOUR;
+}
+
+/* The records of the span as they are now, if they have one for the block. Without the lock it may end or
+ * become another meanwhile: what is the same before and behind the look at its blocks belongs
+ * together. */
+static const struct heap_record *record_at(const struct heap_span *span, unsigned index)
+{
+    const struct heap_record *records = __atomic_load_n(&span->records, __ATOMIC_ACQUIRE);
+    uint16_t blocks = __atomic_load_n(&span->front.blocks, __ATOMIC_ACQUIRE);
+
+    return records != NULL && index < blocks &&
+                   __atomic_load_n(&span->records, __ATOMIC_ACQUIRE) == records
+               ? &records[index]
+               : NULL;
+}
 
 static struct finding finding_of(const struct heap_span *span, unsigned index)
 {
+    uint16_t blocks = __atomic_load_n(&span->front.blocks, __ATOMIC_RELAXED);
+    const struct heap_record *record = record_at(span, index);
     struct finding found = {
-        .span = span,
-        .index = index,
-        .state = __atomic_load_n(&span->states[index], __ATOMIC_RELAXED),
+        .found = true,
+        .state = state_at(span, index, true),
+        .below = state_at(span, index - 1, index > 0),
+        .above = state_at(span, index + 1, index + 1u < blocks),
         .start = heap_block_address(span, index),
-        .bytes = heap_span_room(span),
+        .room = heap_span_room(span),
     };
 
-    if (span->guards != 0 && span->records != NULL) {
-        const struct heap_record *record = &span->records[index];
-        uint64_t asked = __atomic_load_n(&record->asked, __ATOMIC_RELAXED);
-        found.start += __atomic_load_n(&record->front, __ATOMIC_RELAXED);
-        found.bytes = asked != 0 ? asked : found.bytes;
-    }
+    found.bytes = found.room;
+    if (record == NULL)
+        return found;
+    uint64_t asked = __atomic_load_n(&record->asked, __ATOMIC_RELAXED);
+    found.start += __atomic_load_n(&record->front, __ATOMIC_RELAXED);
+    found.bytes = asked != 0 ? asked : found.bytes;
+    found.alloc_site = __atomic_load_n(&record->alloc_site, __ATOMIC_RELAXED);
+    found.free_site = __atomic_load_n(&record->free_site, __ATOMIC_RELAXED);
     return found;
 }
 
@@ -47,7 +76,7 @@ static struct finding find(const struct kheap *heap, vaddr_t address)
     bool first;
 
     if (span == NULL || !heap_block_index(span, address, &index, &first))
-        return (struct finding){ .span = NULL };
+        return (struct finding){ .found = false };
     return finding_of(span, index);
 }
 
@@ -78,18 +107,16 @@ bool kheap_peek(const struct kheap *heap, vaddr_t address, struct kheap_peek *ou
     if (span != NULL && span->front.size_class == HEAP_CLASS_STATE)
         return true;
     struct finding found = find(heap, address);
-    if (found.span != NULL) {
+    if (found.found) {
         bool inside = address >= found.start && address - found.start < found.bytes;
         out->what = !heap_state_is_used(found.state) ? KHEAP_FREE
                     : inside                         ? KHEAP_USED
                                                      : KHEAP_GUARD;
         out->start = found.start;
-        out->bytes = heap_span_room(found.span);
+        out->bytes = found.room;
         out->asked = found.bytes;
-        if (found.span->guards != 0 && found.span->records != NULL) {
-            out->alloc_site = found.span->records[found.index].alloc_site;
-            out->free_site = found.span->records[found.index].free_site;
-        }
+        out->alloc_site = found.alloc_site;
+        out->free_site = found.free_site;
         return true;
     }
     out->what = KHEAP_FREE;
@@ -120,12 +147,11 @@ static size_t add_text(char *text, size_t at, const char *format, ...)
     return at + bytes;
 }
 
-static const char *neighbour(const struct heap_span *span, unsigned index, bool exists)
+static const char *neighbour(uint8_t state)
 {
-    if (!exists)
+    if (state == NO_NEIGHBOUR)
         return "none";
-    return heap_state_is_used(__atomic_load_n(&span->states[index], __ATOMIC_RELAXED)) ? "used"
-                                                                                       : "free";
+    return heap_state_is_used(state) ? "used" : "free";
 }
 
 static size_t add_site(const struct kheap *heap, char *text, size_t at, const char *what,
@@ -140,38 +166,34 @@ static size_t add_site(const struct kheap *heap, char *text, size_t at, const ch
 /* "; neighbours: used, free; allocated by 0x..., freed by 0x...", the sites with their names. */
 static void describe(const struct kheap *heap, const struct finding *found, char *text)
 {
-    const struct heap_span *span = found->span;
-    size_t at = add_text(text, 0, "; neighbours: %s, %s",
-                         neighbour(span, found->index - 1, found->index > 0),
-                         neighbour(span, found->index + 1, found->index + 1u < span->front.blocks));
+    size_t at =
+        add_text(text, 0, "; neighbours: %s, %s", neighbour(found->below), neighbour(found->above));
 
-    if (span->guards == 0 || span->records == NULL)
-        return;
-    const struct heap_record *record = &span->records[found->index];
-    vaddr_t alloc_site = __atomic_load_n(&record->alloc_site, __ATOMIC_RELAXED);
-    vaddr_t free_site = __atomic_load_n(&record->free_site, __ATOMIC_RELAXED);
-    at = add_site(heap, text, at, "; allocated by ", alloc_site);
-    (void)add_site(heap, text, at, ", freed by ", free_site);
+    at = add_site(heap, text, at, "; allocated by ", found->alloc_site);
+    (void)add_site(heap, text, at, ", freed by ", found->free_site);
 }
 
-static bool is_free_memory(struct kheap *heap, vaddr_t address)
+/* *is_free: no block holds it, but it is memory of the heap. */
+static struct finding find_with_lock(struct kheap *heap, vaddr_t address, bool *is_free)
 {
     struct kheap_peek peek;
     uint64_t saved = mm_port_lock(&heap->lock);
-    bool is_free = kheap_peek(heap, address, &peek) && peek.what == KHEAP_FREE;
+    struct finding found = find(heap, address);
 
+    *is_free = !found.found && kheap_peek(heap, address, &peek) && peek.what == KHEAP_FREE;
     mm_port_unlock(&heap->lock, saved);
-    return is_free;
+    return found;
 }
 
 void heap_report_wrong(struct kheap *heap, const char *what, const void *address)
 {
     vaddr_t at = (uintptr_t)address;
-    struct finding found = find(heap, at);
+    bool is_free;
+    struct finding found = find_with_lock(heap, at, &is_free);
     char text[TEXT_BYTES] = "";
 
-    if (found.span == NULL) {
-        if (is_free_memory(heap, at))
+    if (!found.found) {
+        if (is_free)
             mm_bug("%s of 0x%lx, which is free (in no block): double free?", what, at);
         else
             mm_bug("%s of 0x%lx, which is outside the heap's blocks", what, at);
@@ -192,10 +214,11 @@ void heap_report_wrong(struct kheap *heap, const char *what, const void *address
 
 void heap_report_twice(struct kheap *heap, vaddr_t block)
 {
-    struct finding found = find(heap, block);
+    bool is_free;
+    struct finding found = find_with_lock(heap, block, &is_free);
     char text[TEXT_BYTES] = "";
 
-    if (found.span != NULL)
+    if (found.found)
         describe(heap, &found, text);
     mm_bug("kfree of 0x%lx, which is free: double free by two CPUs (a block of %lu bytes)%s", block,
            found.bytes, text);

@@ -7,14 +7,15 @@
 #include "mm/heap_parts.h"
 
 /* The alignment that the block was given on request, at least; 1 if none. */
-static size_t alignment_of(const struct heap_span *span, unsigned index)
+static size_t alignment_of(const struct heap_found *block)
 {
-    if (__atomic_load_n(&span->states[index], __ATOMIC_RELAXED) != KHEAP_BYTE_ALIGNED)
+    const struct heap_span *span = block->span;
+
+    if (__atomic_load_n(&span->states[block->index], __ATOMIC_RELAXED) != KHEAP_BYTE_ALIGNED)
         return 1;
     if (span->front.size_class == HEAP_CLASS_RUN)
         return span->align;
-    uint64_t bits = (span->guards & HEAP_GUARD_FULL) != 0 ? span->records[index].front
-                                                          : span->front.block_bytes | PAGE_SIZE;
+    uint64_t bits = block->front != 0 ? block->front : span->front.block_bytes | PAGE_SIZE;
     return bits & (0 - bits);
 }
 
@@ -33,13 +34,14 @@ static bool fits_in_place(const struct heap_span *span, size_t bytes)
 
 /* There is no memory to move a block that gets smaller. From here on it is one of a size that its place
  * does not tell, as after an allocation with an alignment. */
-static void stay_in_place(struct heap_span *span, unsigned index, void *block, size_t bytes)
+static void stay_in_place(struct kheap *heap, const struct heap_found *found, void *block,
+                          size_t bytes)
 {
-    memset((uint8_t *)block + bytes, 0, heap_block_room(span, index) - bytes);
-    if (span->guards != 0)
-        heap_guard_shrink(span, index, bytes);
+    memset((uint8_t *)block + bytes, 0, found->room - bytes);
+    if (found->span->guards != 0)
+        heap_guard_shrink(heap, found, bytes);
     else
-        __atomic_store_n(&span->states[index], KHEAP_BYTE_ALIGNED, __ATOMIC_RELAXED);
+        __atomic_store_n(&found->span->states[found->index], KHEAP_BYTE_ALIGNED, __ATOMIC_RELAXED);
 }
 
 /* A block of pages of its own keeps them, unless each call is to be seen.
@@ -52,47 +54,66 @@ static void *resize_large(struct kheap *heap, struct heap_span *span, void *bloc
     return (void *)heap_large_resize(heap, span, (uintptr_t)block, bytes);
 }
 
-static void *resize(struct kheap *heap, void *block, size_t bytes, vaddr_t site)
+/* A new block with the content of the old one, `kept` bytes, and zeroes behind it. */
+static void *copy_of(struct kheap *heap, const void *old, size_t kept, size_t bytes, size_t align,
+                     vaddr_t site)
 {
-    unsigned index;
+    struct heap_found found;
+    uint8_t *moved = align > 16 ? heap_slow_alloc(heap, bytes, align, false, site)
+                                : heap_alloc(heap, bytes, false, site);
 
-    if (block == NULL)
-        return heap_alloc(heap, bytes, true, site);
-    struct heap_span *span = heap_find_block(heap, block, &index);
-    if (span == NULL) {
-        heap_report_wrong(heap, "krealloc", block);
+    if (moved == NULL)
         return NULL;
+    memcpy(moved, old, kept);
+    if (heap_find_block(heap, moved, &found)) {
+        memset(moved + kept, 0, found.room - kept);
+        heap_let_go(&found);
     }
-    if (bytes == 0) {
-        heap_slow_free(heap, block, false, 0, site);
-        return NULL;
-    }
-    size_t old = heap_block_room(span, index), align = alignment_of(span, index);
-    if (fits_in_place(span, bytes)) {
+    return moved;
+}
+
+static void *resize_found(struct kheap *heap, const struct heap_found *found, void *block,
+                          size_t bytes, vaddr_t site)
+{
+    size_t old = found->room;
+
+    if (fits_in_place(found->span, bytes)) {
         memset((uint8_t *)block + bytes, 0, old - bytes);
         return block;
     }
-    uint8_t *moved = resize_large(heap, span, block, bytes);
+    uint8_t *moved = resize_large(heap, found->span, block, bytes);
     if (moved != NULL) {
         if (bytes < old) /* where it stands */
-            memset(moved + bytes, 0, heap_block_room(span, index) - bytes);
+            memset(moved + bytes, 0, heap_span_room(found->span) - bytes);
         return moved;
     }
-    moved = align > 16 ? heap_slow_alloc(heap, bytes, align, false, site)
-                       : heap_alloc(heap, bytes, false, site);
+    moved = copy_of(heap, block, old < bytes ? old : bytes, bytes, alignment_of(found), site);
     if (moved == NULL && bytes <= old) {
-        stay_in_place(span, index, block, bytes);
+        stay_in_place(heap, found, block, bytes);
         return block;
     }
-    if (moved == NULL)
-        return NULL;
-    size_t kept = old < bytes ? old : bytes;
-    memcpy(moved, block, kept);
-    span = heap_find_block(heap, moved, &index);
-    if (span != NULL)
-        memset(moved + kept, 0, heap_block_room(span, index) - kept);
-    heap_free(heap, block, site);
+    if (moved != NULL)
+        heap_free(heap, block, site);
     return moved;
+}
+
+static void *resize(struct kheap *heap, void *block, size_t bytes, vaddr_t site)
+{
+    struct heap_found found;
+
+    if (block == NULL)
+        return heap_alloc(heap, bytes, true, site);
+    if (!heap_find_block(heap, block, &found)) {
+        heap_report_wrong(heap, "krealloc", block);
+        return NULL;
+    }
+    void *resized = NULL;
+    if (bytes == 0)
+        heap_slow_free(heap, block, false, 0, site);
+    else
+        resized = resize_found(heap, &found, block, bytes, site);
+    heap_let_go(&found);
+    return resized;
 }
 
 void *kheap_realloc(struct kheap *heap, void *block, size_t bytes)

@@ -201,7 +201,7 @@ void heap_span_end_locked(struct kheap *heap, struct heap_span *span)
     if (span->records != NULL && span->front.size_class < KHEAP_CLASSES) {
         *(struct heap_record **)(void *)span->records = heap->free_records[span->front.size_class];
         heap->free_records[span->front.size_class] = span->records;
-        span->records = NULL;
+        __atomic_store_n(&span->records, NULL, __ATOMIC_RELEASE);
     }
     heap_span_memory_retire_locked(heap, span);
 }

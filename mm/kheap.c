@@ -525,27 +525,45 @@ void kheap_free(struct kheap *heap, void *block)
 
 /* ---- sizes ---- */
 
-struct heap_span *heap_find_block(struct kheap *heap, const void *address, unsigned *index)
+static bool find_in_span(struct kheap *heap, vaddr_t address, struct heap_found *out)
 {
-    struct heap_span *span = heap_span_at(heap, (uintptr_t)address);
     bool first;
 
-    if (span == NULL || !heap_block_index(span, (uintptr_t)address, index, &first))
-        return NULL;
-    if (span->guards != 0)
-        return heap_guard_is_block(span, *index, (uintptr_t)address) ? span : NULL;
-    return first && heap_state_is_used(__atomic_load_n(&span->states[*index], __ATOMIC_RELAXED))
-               ? span
-               : NULL;
+    if (out->span == NULL || !heap_block_index(out->span, address, &out->index, &first))
+        return false;
+    if (out->span->guards != 0)
+        return heap_guard_find(heap, address, out);
+    out->room = heap_span_room(out->span);
+    out->front = 0;
+    return first &&
+           heap_state_is_used(__atomic_load_n(&out->span->states[out->index], __ATOMIC_RELAXED));
+}
+
+bool heap_find_block(struct kheap *heap, const void *address, struct heap_found *out)
+{
+    unsigned slot = mm_port_cpu_slot();
+
+    out->cache = slot < MM_PORT_SLOTS ? heap_cache_at(heap, slot) : NULL;
+    out->span = heap_pin(heap, out->cache, (uintptr_t)address, &out->before);
+    bool found = find_in_span(heap, (uintptr_t)address, out);
+    if (!found)
+        heap_let_go(out);
+    return found;
+}
+
+void heap_let_go(const struct heap_found *block)
+{
+    heap_unpin(block->cache, block->before);
 }
 
 size_t kheap_size(struct kheap *heap, const void *address)
 {
-    unsigned index;
-    const struct heap_span *span = heap_find_block(heap, address, &index);
+    struct heap_found found;
 
-    if (span != NULL)
-        return heap_block_room(span, index);
+    if (heap_find_block(heap, address, &found)) {
+        heap_let_go(&found);
+        return found.room;
+    }
     heap_report_wrong(heap, "size", address);
     return 0;
 }

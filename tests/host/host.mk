@@ -79,6 +79,9 @@ HOST_LINK_test_heap_races := -Wl,--wrap=heap_span_at -Wl,--wrap=heap_block_index
 # Another CPU asks for memory that is just being given back.
 HOST_LINK_test_heap_late := -Wl,--wrap=pmm_free_contiguous -Wl,--wrap=heap_may_find_more
 
+# A report looks its block up with the lock held.
+HOST_LINK_test_heap_reports := -Wl,--wrap=heap_block_index
+
 # Another change comes in where a switch of the heap is about to take the lock.
 HOST_LINK_test_heap_switches := -Wl,--wrap=mm_port_lock
 

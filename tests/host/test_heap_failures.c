@@ -431,6 +431,8 @@ static void no_failure_keeps_a_block_from_getting_smaller(void **state)
             assert_int_equal(kheap_injected(heap), 1);
             kheap_inject(heap, NULL);
             assert_true(holds(block, OLD, sizes[i] / 4));
+            if (level == KHEAP_FULL)
+                assert_int_equal(kheap_size(heap, block), sizes[i] / 4);
             assert_sound();
             kheap_free(heap, block);
             assert_int_equal(take_picture().heap.used_blocks, 0);

@@ -101,6 +101,7 @@ static bool grows_with(uint64_t left, unsigned nth)
     window_free_all(rest);
     assert_all_free();
     assert_int_equal(kheap_stats(heap).region_bytes, window_committed_bytes());
+    assert_int_equal(window_taken_addresses(), 1); /* the first memory */
     return again != NULL;
 }
 

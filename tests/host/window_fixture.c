@@ -160,6 +160,15 @@ size_t window_committed_bytes(void)
     return count * STEP;
 }
 
+size_t window_taken_addresses(void)
+{
+    size_t taken = 0;
+
+    for (size_t i = 0; i < WINDOW_BYTES / LARGE_PAGE_SIZE; i++)
+        taken += heap->front.table[i] != NULL;
+    return taken;
+}
+
 paddr_t window_frame_at(const void *address)
 {
     size_t step = window_step_of(address);

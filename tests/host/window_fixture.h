@@ -28,6 +28,8 @@ void window_set_up(void);
 size_t window_step_of(const void *address);
 bool window_is_committed(size_t step);
 size_t window_committed_bytes(void);
+/* 2 MiB of addresses each that are not free. */
+size_t window_taken_addresses(void);
 /* The frame behind an address that is committed. */
 paddr_t window_frame_at(const void *address);
 

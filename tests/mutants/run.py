@@ -95,9 +95,20 @@ def compile_mutant(build, mutation, text, folder):
     return objects
 
 
+def link_options(program):
+    """What host.mk links the program with."""
+    with open(os.path.join(ROOT, "tests/host/host.mk"), encoding="utf-8") as rules:
+        text = rules.read().replace("\\\n", " ")
+    found = re.search(rf"^HOST_LINK_{program}\s*:=(.*)$", text, re.M)
+    words = found[1].split() if found else []
+    same = [word for word in words if word.startswith("$(HOST_LINK_")]
+    for word in same:
+        words += link_options(word[len("$(HOST_LINK_"):-1])
+    return [word for word in words if word not in same]
+
+
 def link_program(build, program, mutants, folder):
-    plain = os.path.join(build, "host", "plain")
-    tests, hosted = os.path.join(plain, "tests", "host"), os.path.join(build, "obj", "hosted")
+    tests = os.path.join(build, "host", "plain", "tests", "host")
     objects = [os.path.join(tests, program + ".c.o")]
     for name in sorted(glob.glob(os.path.join(ROOT, "tests/host/*.c"))):
         if not os.path.basename(name).startswith("test_"):
@@ -105,18 +116,9 @@ def link_program(build, program, mutants, folder):
     for name in sorted(glob.glob(os.path.join(ROOT, "mm/*.c")) +
                        glob.glob(os.path.join(ROOT, "mm/port/hosted*.c"))):
         name = os.path.relpath(name, ROOT)
-        objects.append(mutants.get(name) or os.path.join(hosted, name + ".o"))
+        objects.append(mutants.get(name) or os.path.join(build, "obj/hosted", name + ".o"))
     out = os.path.join(folder, program)
-    options = {"test_init": ["-Wl,--wrap=kheap_create"],
-               "test_heap_late": ["-Wl,--wrap=pmm_free_contiguous",
-                                  "-Wl,--wrap=heap_may_find_more"],
-               "test_heap_switches": ["-Wl,--wrap=mm_port_lock"],
-               "test_heap_races": ["-Wl,--wrap=heap_span_at",
-                                   "-Wl,--wrap=heap_block_index",
-                                   "-Wl,--wrap=mm_port_lock"],
-               "test_threads": ["-Wl,--wrap=mm_port_cpu_barrier",
-                                "-Wl,--wrap=mm_port_lock"]}.get(program, [])
-    subprocess.run(["gcc", *options, "-o", out, *objects, "-lcmocka", "-lpthread"],
+    subprocess.run(["gcc", *link_options(program), "-o", out, *objects, "-lcmocka", "-lpthread"],
                    check=True, capture_output=True, text=True)
     return out
 
