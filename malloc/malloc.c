@@ -6,7 +6,7 @@
  *                               +--> start.c: the first call brings mm up on a region of 4x RAM
  *
  * This file owns the rules of C17 7.22.3 and POSIX: sizes and alignments that are refused, errno,
- * and size 0 (a block of its own). Its only state is whether a thread knows that mm has started. The fast
+ * and size 0 (a block of its own). Its only state is who knows that mm has started. The fast
  * path tests nothing about the start: before it, kmalloc_nozero() gives NULL, and NULL goes to the cold
  * half.
  *
@@ -16,6 +16,7 @@
 #include <errno.h>
 #include <malloc.h>
 #include <stdlib.h>
+#include <sys/single_threaded.h>
 #include <unistd.h>
 
 #define EXPORT            __attribute__((visibility("default")))
@@ -29,6 +30,14 @@
 /* This thread has seen mm started: NULL from the heap was its answer. */
 static __thread bool seen_started __attribute__((tls_model("initial-exec")));
 
+/* Every thread has: mm had started when the process still had one thread only. Atomic. */
+static bool started_alone;
+
+static bool may_have_been_early(void)
+{
+    return !seen_started && !__atomic_load_n(&started_alone, __ATOMIC_RELAXED);
+}
+
 /* A size that can be asked for at all, after the start; 0 becomes the smallest block. errno is set
  * if it is refused. */
 MM_COLD static bool may_allocate(size_t *bytes)
@@ -40,6 +49,8 @@ MM_COLD static bool may_allocate(size_t *bytes)
         return false;
     }
     seen_started = true;
+    if (__libc_single_threaded)
+        __atomic_store_n(&started_alone, true, __ATOMIC_RELAXED);
     return true;
 }
 
@@ -64,12 +75,12 @@ MM_COLD static void *calloc_slowly(size_t bytes)
  * search would be a second error line, and count twice where failures are injected. */
 MM_COLD static void *malloc_again(size_t bytes)
 {
-    return seen_started ? or_enomem(NULL) : malloc_slowly(bytes);
+    return may_have_been_early() ? malloc_slowly(bytes) : or_enomem(NULL);
 }
 
 MM_COLD static void *calloc_again(size_t bytes)
 {
-    return seen_started ? or_enomem(NULL) : calloc_slowly(bytes);
+    return may_have_been_early() ? calloc_slowly(bytes) : or_enomem(NULL);
 }
 
 /* ---- C17 ---- */

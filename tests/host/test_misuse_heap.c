@@ -245,6 +245,29 @@ static void write_outside(const char *what, ptrdiff_t from, size_t bytes)
     reports_end(what, block);
 }
 
+static bool free_memory_is_watched(void)
+{
+    return MM_MEMORY_HOOKS != 0;
+}
+
+/* A whole page, over the zone and the neighbours, which get back what was theirs. */
+static void overflow_by_a_page(void)
+{
+    static unsigned char behind[PAGE_SIZE];
+    unsigned char *block;
+
+    if (level == KHEAP_DEFAULT || free_memory_is_watched())
+        return;
+    block = alloc();
+    memcpy(behind, block + size, PAGE_SIZE);
+    memset(block + size, 0x5a, PAGE_SIZE);
+    bugs_count_begin();
+    kheap_free(heap, block);
+    reports_end("an overflow by one page", block);
+    memcpy(block + size, behind, PAGE_SIZE);
+    kheap_free(heap, block);
+}
+
 /* At the default level there may be somebody else's block. */
 static void overflow(void)
 {
@@ -273,16 +296,12 @@ static void underflow(void)
     write_outside("an underflow by 8 bytes", -8, 8);
 }
 
-static bool free_memory_is_watched(void)
-{
-    return MM_MEMORY_HOOKS != 0;
-}
-
 static void heap_overflow_is_reported_at_free(void **state)
 {
     (void)state;
     for_each(overflow);
     for_each(overflow_of_odd_sizes);
+    for_each(overflow_by_a_page);
 }
 
 static void heap_underflow_is_reported_at_free(void **state)

@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <malloc.h>
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -381,13 +382,24 @@ static const struct {
 
 #define FAILING_BYTES 12345u
 
-static int ask_for_what_fails(void)
+static void *ask(void *argument)
 {
-    good = true;
+    (void)argument;
     errno = 0;
     EXPECT(malloc(hidden(FAILING_BYTES)) == NULL && errno == ENOMEM);
     errno = 0;
     EXPECT(calloc(1, hidden(FAILING_BYTES)) == NULL && errno == ENOMEM);
+    return NULL;
+}
+
+/* Also as the first thing that a thread does. */
+static int ask_for_what_fails(void)
+{
+    pthread_t thread;
+
+    good = true;
+    ask(NULL);
+    EXPECT(pthread_create(&thread, NULL, ask, NULL) == 0 && pthread_join(thread, NULL) == 0);
     return good ? 0 : 1;
 }
 

@@ -222,13 +222,13 @@ def check_misuse(name, run):
 
 
 def check_failing(run):
-    """An allocation that fails after the start fails once: one line each."""
+    """An allocation that fails after the start fails once, in new threads, too: one line each."""
     options = run.env["MELLO_MALLOC"] + ",fail=size:12345"
     done = subprocess.run([os.path.join(run.tools, "malloc_rules"), "failing"],
                           env=dict(run.env, MELLO_MALLOC=options), capture_output=True, text=True,
                           timeout=TIMEOUT, check=False)
     reports = [line for line in done.stderr.splitlines() if "failure injected" in line]
-    if done.returncode != 0 or len(reports) != 2:
+    if done.returncode != 0 or len(reports) != 4:
         raise Failed("status %d, %s reports %s" % (done.returncode, done.stdout, reports))
 
 
