@@ -73,6 +73,7 @@ static inline uint64_t heap_scale_up(uint64_t ticks, const struct heap_amount *a
 
 /* Each measures its workloads with all subjects in turn. */
 void heap_measure_pairs(struct bench *bench);
+void heap_measure_resize(struct bench *bench);
 void heap_measure_live(struct bench *bench);
 void heap_measure_threads(struct bench *bench);
 void heap_measure_worst(struct bench *bench);

@@ -121,15 +121,20 @@ static void seed_release(void *block)
 /* ---- all of them ---- */
 
 static const struct heap_subject all_subjects[] = {
-    { .name = "mello", .zeroed = kmalloc, .alloc = kmalloc_nozero, .release = kfree },
+    { .name = "mello",
+      .zeroed = kmalloc,
+      .alloc = kmalloc_nozero,
+      .resize = krealloc,
+      .release = kfree },
     { .name = "mello_full",
       .zeroed = kmalloc,
       .alloc = kmalloc_nozero,
+      .resize = krealloc,
       .release = kfree,
       .enter = enter_full,
       .leave = leave_full,
       .slow = 20 },
-    { .name = "glibc", .calloc = calloc, .alloc = malloc, .release = free },
+    { .name = "glibc", .calloc = calloc, .alloc = malloc, .resize = realloc, .release = free },
     { .name = "jemalloc", .library = "libjemalloc.so.2" },
     { .name = "mimalloc", .library = "libmimalloc.so.2" },
     { .name = "tcmalloc", .library = "libtcmalloc_minimal.so.4" },
@@ -166,9 +171,10 @@ static enum heap_peer load(struct heap_subject *subject, char *why, size_t why_b
         return found;
     find_function(library, prefix, "calloc", &subject->calloc);
     find_function(library, prefix, "malloc", &subject->alloc);
+    find_function(library, prefix, "realloc", &subject->resize);
     find_function(library, prefix, "free", &subject->release);
-    if (subject->calloc != NULL && subject->alloc != NULL && subject->release != NULL &&
-        subject->alloc != malloc)
+    if (subject->calloc != NULL && subject->alloc != NULL && subject->resize != NULL &&
+        subject->release != NULL && subject->alloc != malloc)
         return HEAP_PEER_FOUND;
     snprintf(why, why_bytes, "%s has no malloc of its own", subject->library);
     return HEAP_PEER_BROKEN;

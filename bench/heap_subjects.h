@@ -13,6 +13,7 @@ struct heap_subject {
     void *(*zeroed)(size_t bytes); /* a zeroed block: mello's and the seed's call */
     void *(*calloc)(size_t count, size_t bytes); /* or, where `zeroed` is NULL, the C library's */
     void *(*alloc)(size_t bytes);                /* a block of any content */
+    void *(*resize)(void *block, size_t bytes);  /* realloc; NULL: has none */
     void (*release)(void *block);
     /* Called before and after its turn; NULL: nothing to do. */
     void (*enter)(void);

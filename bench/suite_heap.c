@@ -2,6 +2,7 @@
 /* The heap suite: kmalloc against the mallocs of others, in one process, called through pointers.
  *
  *      calloc_free_* malloc_free_* const_*   pairs of one size                    heap_pairs.c
+ *      realloc_grow realloc_1m_large         blocks that grow                     heap_resize.c
  *      live10k worst_op                      blocks that live for a while         heap_live.c
  *      larson2 cross_free                    two threads                          heap_threads.c
  *      peak_over_live                        resident memory over living memory,
@@ -91,6 +92,7 @@ static bool run_suite(struct bench *bench)
         return false;
     bench_together(do_nothing, NULL, do_nothing, NULL);
     heap_measure_pairs(bench);
+    heap_measure_resize(bench);
     heap_measure_live(bench);
     heap_measure_threads(bench);
     heap_measure_worst(bench);
