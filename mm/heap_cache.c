@@ -20,8 +20,8 @@
  * faster, the span end, and its memory be another span's when the locked instruction comes: it would free
  * a block of that one. So who frees pins the span first, with a plain store, and then looks whether
  * it is still the one at the address; a span that has ended serves again when, behind an
- * mm_port_cpu_barrier(), no slot has it pinned (heap_state.c). Without a cache, nothing is pinned, and
- * the lock is taken instead.
+ * mm_port_cpu_barrier(), no slot has it pinned (heap_state.c); tests/model/pin.pml is the model of it.
+ * Without a cache, nothing is pinned, and the lock is taken instead.
  *
  * A slot's spans become nobody's only by the slot's own call, or when it is over. Blocks may lie in the
  * magazine of a slot that does not own their span (heap_steal_locked): a magazine says who holds a block,

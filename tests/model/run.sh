@@ -1,11 +1,13 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
 #
-# Checks the models of the TLB shootdown, of the magazines and of the owner of a space with Spin.
+# Checks the models of the TLB shootdown, of the magazines, of the owner of a space and of the pins of spans
+# with Spin.
 # usage: run.sh [--all]
 #
 # A case is a line of the table below: its name (magazine-* are of magazine.pml, owner and owner-* of
-# owner.pml, all others of shootdown.pml), what has to come out, and the model's options.
+# owner.pml, pin and pin-* of pin.pml, all others of shootdown.pml), what has to come out, and the model's
+# options.
 #   holds       every state was visited; no use of a page that is gone, no frame with two owners or
 #               none, no deadlock
 #   progresses  every fair run was followed; every shootdown that is asked for ends
@@ -14,6 +16,7 @@
 #   twice, loses, denies   likewise: a frame is handed out twice, is in no place or in two, memory
 #               is said to be out while a frame is free
 #   meets       likewise: two CPUs work in one space at once
+#   hits        likewise: a free takes effect on a block of another span
 # The cases of the second kind leave out one thing of the protocol each; a model that cannot fail
 # would prove nothing. A search that ends for want of memory, depth or time has failed.
 # Prints a line for each case, and how it came to an error that should not be; the last line is
@@ -85,6 +88,15 @@ owner-one-place     meets       -DONE_PLACE
 owner-leave-early   meets       -DLEAVE_EARLY
 owner-lock-inside   sticks      -DLOCK_INSIDE
 owner-no-serve      sticks      -DNO_SERVE
+pin                 holds
+pin-look-first      hits        -DLOOK_FIRST
+pin-look-once       hits        -DLOOK_ONCE
+pin-unpin-early     hits        -DUNPIN_EARLY
+pin-no-look         hits        -DNO_LOOK
+pin-no-barrier      hits        -DNO_BARRIER
+pin-pins-first      hits        -DPINS_FIRST
+pin-end-late        hits        -DEND_LATE
+pin-reuse-all       hits        -DREUSE_ALL
 TABLE
 }
 
@@ -100,6 +112,9 @@ magazine-buffer     holds       -DBUFFERED=3 -DBLOCKS=1
 magazine-switches   holds       -DSWITCH
 owner-three         holds       -DCPUS=3
 owner-three-kernel  holds       -DCPUS=3 -DKERNEL
+pin-three           holds       -DCPUS=3 -DSPANS=1
+pin-three-spans     holds       -DSPANS=3
+pin-buffer          holds       -DBUFFERED=3
 TABLE
 }
 
@@ -114,6 +129,7 @@ outcome() {
         'pan:1: assertion violated '*'(3==0))'*) echo loses ;;
         'pan:1: assertion violated '*'(4==0))'*) echo denies ;;
         'pan:1: assertion violated '*'(6==0))'*) echo meets ;;
+        'pan:1: assertion violated '*'(7==0))'*) echo hits ;;
         'pan:1: assertion violated'*) echo "breaks an assumption of the model" ;;
         'pan:1: invalid end state'*) echo sticks ;;
         'pan:1: acceptance cycle'*) echo starves ;;
@@ -135,6 +151,7 @@ run_case() {
     case $name in
         magazine-*) model=$models/magazine.pml ;;
         owner | owner-*) model=$models/owner.pml ;;
+        pin | pin-*) model=$models/pin.pml ;;
         *) model=$models/shootdown.pml ;;
     esac
     rm -rf "${out:?}/$name"
@@ -143,7 +160,7 @@ run_case() {
     case $want in
         uses) compiled='-DNOCLAIM -DSAFETY -DBFS' searched='' ;;
         holds | sticks | miscounts) compiled='-DNOCLAIM -DSAFETY' searched='' ;;
-        twice | loses | denies | meets) compiled='-DNOCLAIM -DSAFETY' searched='' ;;
+        twice | loses | denies | meets | hits) compiled='-DNOCLAIM -DSAFETY' searched='' ;;
         progresses | starves) compiled='-DNFAIR=3' searched='-a -f' ;;
         *) usage ;;
     esac
