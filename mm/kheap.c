@@ -329,8 +329,11 @@ static inline __attribute__((always_inline)) void *alloc_cached(struct kheap_fro
     if (__builtin_expect(bytes - 1 >= KHEAP_CLASS_MOST, 0))
         return NULL;
     unsigned size_class = class_of(bytes);
-    if (__builtin_expect(!kheap_pop(kheap_cache_here(front), size_class, &block, &zeroed), 0))
+    struct kheap_cache *cache = kheap_cache_here(front);
+    if (__builtin_expect(!kheap_pop(cache, size_class, &block, &zeroed), 0))
         return NULL;
+    cache->last = block;
+    cache->last_class = size_class;
     if (clear && !zeroed)
         kheap_clear_class(block, size_class);
     return block;
@@ -497,7 +500,7 @@ static inline __attribute__((always_inline)) bool free_cached(struct kheap_front
     unsigned slot = mm_port_slot();
     struct kheap_cache *cache = kheap_cache_of(front, slot);
 
-    if (__atomic_load_n(&cache->last, __ATOMIC_RELAXED) == (uintptr_t)block &&
+    if (__atomic_load_n(&cache->last, __ATOMIC_RELAXED) == block &&
         kheap_push_again(cache, block, cache->last_class))
         return true;
     return kheap_push(front, slot, cache, block, KHEAP_CLASSES);

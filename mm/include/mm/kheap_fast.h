@@ -53,11 +53,13 @@ struct kheap_magazine {
 };
 
 struct kheap_cache {
-    uint32_t slot;       /* KHEAP_NOBODY in the absent one */
-    uint32_t last_class; /* of the block that was taken last, which is often the next to be freed */
-    uintptr_t last;      /* that block, not followed */
-    uint64_t unused[2];  /* two magazines share a cache line, none lies in two */
     struct kheap_magazine classes[KHEAP_CLASSES];
+    /* Behind them: caches and the first blocks of spans begin with a page, and a CPU holds a load back behind
+     * a store to the same place of another page. */
+    uint32_t slot; /* KHEAP_NOBODY in the absent one */
+    /* The block that a call which is not inlined took last: often the next to be freed. Not followed. */
+    uint32_t last_class;
+    const void *last;
     /* the rest is mm/heap_parts.h's */
 };
 
@@ -209,8 +211,6 @@ KHEAP_INLINE bool kheap_pop(struct kheap_cache *cache, unsigned size_class, void
     uintptr_t block = __atomic_load_n(&entry->block, __ATOMIC_RELAXED);
     uint8_t *state = __atomic_load_n(&entry->state, __ATOMIC_RELAXED);
     __atomic_store_n(state, KHEAP_BYTE_ALLOCATED, __ATOMIC_RELAXED);
-    cache->last = block;
-    cache->last_class = size_class;
     *zeroed = (block & 1) != 0;
     *out = (void *)(block & ~(uintptr_t)1);
     mm_port_memory_allocated(*out, kheap_class_bytes(size_class));
