@@ -39,6 +39,34 @@ static size_t steps_of(const struct kvm *of, vaddr_t base, uint64_t bytes, size_
     return first;
 }
 
+#define STEP_FRAMES (STEP / FRAME_SIZE)
+#define PIECE_STEPS (LARGE_PAGE_SIZE / STEP)
+
+/* All or nothing: up to each multiple of 2 MiB one call of the pmm, which may be made to fail. */
+static bool take_frames(size_t first, size_t end)
+{
+    struct pmm *pmm = &heap_machine.pmm;
+    size_t at = first, count;
+
+    for (; at < end; at += count) {
+        count = PIECE_STEPS - at % PIECE_STEPS;
+        count = count < end - at ? count : end - at;
+        if (pmm_alloc_frames(pmm, count * STEP_FRAMES, PMM_NOZERO, frames_of[at]) != MM_OK)
+            break;
+        for (size_t i = at; i < at + count; i++) {
+            assert_false(committed[i]);
+            committed[i] = true;
+        }
+    }
+    if (at == end)
+        return true;
+    while (at-- > first) {
+        committed[at] = false;
+        pmm_free_frames(pmm, frames_of[at], STEP_FRAMES);
+    }
+    return false;
+}
+
 mm_status_t __wrap_kvm_heap_commit(struct kvm *of, vaddr_t base, uint64_t bytes)
 {
     size_t count, first = steps_of(of, base, bytes, &count);
@@ -47,11 +75,8 @@ mm_status_t __wrap_kvm_heap_commit(struct kvm *of, vaddr_t base, uint64_t bytes)
         return MM_OUT_OF_MEMORY;
     if (pmm_stats(&heap_machine.pmm).free_frames < bytes / FRAME_SIZE)
         return MM_OUT_OF_MEMORY;
-    for (size_t i = first; i < first + count; i++) {
-        assert_false(committed[i]);
-        committed[i] = true;
-        assert_ok(pmm_alloc_frames(&heap_machine.pmm, STEP / FRAME_SIZE, PMM_NOZERO, frames_of[i]));
-    }
+    if (!take_frames(first, first + count))
+        return MM_OUT_OF_MEMORY;
     assert_int_equal(mprotect((void *)base, bytes, PROT_READ | PROT_WRITE), 0);
     return MM_OK;
 }
