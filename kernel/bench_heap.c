@@ -99,20 +99,39 @@ static bool heap_batch_mixed(struct mm *mm, uint64_t count)
     return true;
 }
 
+/* A word in each page says which one it is. */
+static void mark_pages(uint64_t *block, size_t bytes)
+{
+    for (size_t i = 0; i < bytes / PAGE_SIZE; i++)
+        block[i * (PAGE_SIZE / 8)] = i + 1;
+}
+
+static bool pages_are_marked(const uint64_t *block, size_t bytes)
+{
+    for (size_t i = 0; i < bytes / PAGE_SIZE; i++)
+        if (block[i * (PAGE_SIZE / 8)] != i + 1)
+            return false;
+    return true;
+}
+
 /* The block takes the first addresses of the window that are free, and the other one those behind it. */
 static bool heap_realloc(struct mm *mm, size_t bytes)
 {
+    size_t old = bytes - MM_KIB(64);
+
     if (pmm_stats(&mm->pmm).free_frames * FRAME_SIZE < bytes + MM_MIB(8))
         return false;
-    void *block = kmalloc(bytes - MM_KIB(64)), *behind = kmalloc(MM_MIB(2)), *moved = NULL;
+    void *block = kmalloc(old), *behind = kmalloc(MM_MIB(2)), *moved = NULL;
     if (block != NULL && behind != NULL) {
+        mark_pages(block, old);
         bench_clock_start();
         moved = krealloc(block, bytes);
         bench_clock_stop();
     }
+    bool right = moved != NULL && moved != block && pages_are_marked(moved, old);
     kfree(moved != NULL ? moved : block);
     kfree(behind);
-    return moved != NULL && moved != block;
+    return right;
 }
 
 static bool heap_realloc_2m(struct mm *mm, uint64_t count)
