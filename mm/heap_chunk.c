@@ -309,6 +309,7 @@ static uint64_t take_run_locked(struct kheap *heap, struct heap_chunk *chunk, ui
     heap_spare_count_locked(heap, heap_chunk_is_spare(chunk), false);
     uint64_t offset = place_run(chunk, bytes, align_bytes);
     heap_chunk_file_locked(heap, chunk);
+    heap->taken_bytes += bytes;
     *zeroed = offset >= chunk->dirty_end;
     if (offset + bytes > chunk->dirty_end)
         chunk->dirty_end = offset + bytes;

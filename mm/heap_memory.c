@@ -111,8 +111,8 @@ void heap_move_end(struct kheap *heap, bool arrived)
 
 bool heap_supply(struct kheap *heap, enum heap_need need, uint64_t bytes)
 {
-    if (need == HEAP_NEEDS_PAGES)
-        heap_idle_empty(heap);
+    if (need == HEAP_NEEDS_PAGES && heap_empty_before_growth(heap))
+        return true;
     heap_move_begin(heap);
     bool done = need == HEAP_NEEDS_PAGES ? grow(heap, bytes)
                                          : heap_state_supply(heap, need == HEAP_NEEDS_BIG_STATE);

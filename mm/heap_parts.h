@@ -12,7 +12,7 @@
  *
  * Files, each using those before it: buddy.c, runs.c; heap_memory.h (heap_state.c, heap_chunk.c, heap_source.c,
  * heap_memory.c: growth, heap_large*.c, heap_create.c); heap_span.c (runs of pages cut into blocks),
- * heap_cache.c (caches, remote frees, draining), heap_idle.c (sizes out of use), heap_guard.c (the full
+ * heap_cache.c (caches, remote frees, draining), heap_empty.c (before growth), heap_guard.c (the full
  * level), heap_fault.c, heap_sites.c (call sites, leaks), heap_report.c, kheap.c (the calls), heap_resize.c
  * (krealloc), heap_control.c (calls on the whole heap). */
 #ifndef MM_HEAP_PARTS_H
@@ -144,7 +144,7 @@ struct heap_cache {
     struct kheap_cache front;
     struct heap_link partial[KHEAP_CLASSES]; /* own spans with free blocks in them */
     struct heap_link full[KHEAP_CLASSES];    /* own spans with none */
-    uint64_t seen[KHEAP_CLASSES];            /* what heap_idle.c has found in the magazine */
+    uint64_t taken_seen; /* heap->taken_bytes when the heap was last to grow for this slot */
     struct heap_link pending;
     struct heap_span *pin;        /* atomic; the owner's: the span that its free looks at */
     struct kheap_magazine remote; /* blocks of other slots' spans that this slot has freed */
@@ -195,6 +195,7 @@ struct kheap {
     uint64_t out[KHEAP_CLASSES]; /* blocks that are not in a span: used or cached */
     uint64_t run_blocks, run_bytes;
     uint64_t search_from; /* where the window is searched for free addresses: chunk number */
+    uint64_t taken_bytes; /* of all runs of chunks that were ever taken */
     unsigned spare_chunks;
     bool
         shrink_due; /* atomic: an interrupt handler was to give all of them back, or blocks of `late` */
@@ -445,11 +446,12 @@ struct heap_found {
     struct heap_span *before;
 };
 
-/* ---- heap_idle.c ---- */
+/* ---- heap_empty.c ---- */
 
-/* The heap is about to grow for this slot: of the sizes that the slot has not used since it grew last, its
- * cache keeps nothing. Without the lock. */
-void heap_idle_empty(struct kheap *heap);
+/* The heap is about to grow for this slot: if much was taken and freed since it did last, the slot's cache is
+ * emptied. Without the lock.
+ *   Returns:  true if there was something; then the search is worth another try. */
+MM_MUST_USE bool heap_empty_before_growth(struct kheap *heap);
 
 /* ---- heap_guard.c ---- */
 

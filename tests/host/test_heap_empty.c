@@ -1,14 +1,13 @@
 /* SPDX-License-Identifier: MIT */
-/* What the cache of a slot keeps of sizes that the slot does not use any more, while the heap grows. */
+/* What the cache of a slot keeps when the heap grows for that slot. */
 #include "heap_fixture.h"
 
 #include <string.h>
 
-#define IDLE_BYTES 1024u
-#define IDLE_COUNT 1000u
-#define BUSY_BYTES 512u
+#define USED_BYTES 1024u
+#define USED_COUNT 1000u
 
-static void *blocks[IDLE_COUNT], *runs[64];
+static void *blocks[USED_COUNT], *runs[64];
 static unsigned run_count;
 
 /* A heap that grows by 2 MiB; one of less than 4 MiB grows by less. */
@@ -44,13 +43,20 @@ static unsigned count_of(size_t bytes)
     return magazine_count_locked(&cache()->front.classes[kheap_class_of(bytes)].magazine);
 }
 
-/* Blocks of one size were used, and are not any more. */
+/* Blocks of one size are used and freed. */
 static void use(size_t bytes)
 {
-    for (unsigned i = 0; i < IDLE_COUNT; i++)
+    for (unsigned i = 0; i < USED_COUNT; i++)
         assert_non_null(blocks[i] = kheap_alloc_nozero(heap, bytes));
-    for (unsigned i = 0; i < IDLE_COUNT; i++)
+    for (unsigned i = 0; i < USED_COUNT; i++)
         kheap_free(heap, blocks[i]);
+}
+
+/* Runs are taken and freed again, of more bytes than the heap grows by. */
+static void churn(void)
+{
+    for (unsigned i = 0; i < 40; i++)
+        kheap_free(heap, kheap_alloc_nozero(heap, MM_KIB(300)));
 }
 
 static void grow(void)
@@ -72,41 +78,54 @@ static void free_all(void)
     assert_true(kheap_verify(heap));
 }
 
-static void heap_that_grows_keeps_nothing_of_a_size_out_of_use(void **state)
+/* Nothing of the size stays, its spans neither. */
+static void heap_cache_is_emptied_if_much_was_taken(void **state)
 {
-    unsigned size_class = kheap_class_of(IDLE_BYTES);
+    unsigned size_class = kheap_class_of(USED_BYTES);
 
     (void)state;
     set_up(MM_MIB(4));
-    use(IDLE_BYTES);
-    grow();
-    assert_true(count_of(IDLE_BYTES) > 0); /* it has been in use till now */
-    grow();
-    assert_int_equal(count_of(IDLE_BYTES), 0);
+    churn();
+    assert_false(heap_empty_before_growth(heap)); /* there is nothing */
+    use(USED_BYTES);
+    assert_false(heap_empty_before_growth(heap));
+    assert_true(count_of(USED_BYTES) > 0);
+    churn();
+    assert_true(heap_empty_before_growth(heap));
+    assert_int_equal(count_of(USED_BYTES), 0);
     assert_true(heap_list_is_empty(&cache()->partial[size_class]));
     assert_true(heap_list_is_empty(&cache()->full[size_class]));
     assert_true(kheap_verify(heap));
+    use(USED_BYTES);
+    assert_false(heap_empty_before_growth(heap));
+    assert_true(count_of(USED_BYTES) > 0);
     free_all();
 }
 
-static void heap_that_grows_keeps_what_is_in_use(void **state)
+/* The blocks in the magazine lie side by side: together they are room for a larger one. */
+static void heap_uses_what_its_cache_holds_before_it_grows(void **state)
 {
-    void *block;
+    uint64_t bytes;
+    unsigned count = 0;
 
     (void)state;
     set_up(MM_MIB(4));
-    use(BUSY_BYTES);
-    for (unsigned i = 0; i < 4; i++) {
-        unsigned count = count_of(BUSY_BYTES);
-        assert_true(count > 1);
-        grow();
-        assert_int_equal(count_of(BUSY_BYTES), count);
-        assert_non_null(block = kheap_alloc_nozero(heap, BUSY_BYTES));
-        kheap_free(heap, kheap_alloc_nozero(heap, 2 * BUSY_BYTES)); /* not what is looked at */
-        blocks[i] = block;
-    }
-    for (unsigned i = 0; i < 4; i++)
+    churn();
+    bytes = kheap_stats(heap).region_bytes;
+    while (kheap_stats(heap).largest_free_block >= KHEAP_CLASS_MOST)
+        assert_non_null(blocks[count++] = kheap_alloc_nozero(heap, KHEAP_CLASS_MOST));
+    assert_int_equal(kheap_stats(heap).region_bytes, bytes);
+    for (unsigned i = 10; i < 14; i++)
         kheap_free(heap, blocks[i]);
+    assert_int_equal(count_of(KHEAP_CLASS_MOST), 4);
+    assert_ptr_equal(kheap_alloc_nozero(heap, 4 * KHEAP_CLASS_MOST), blocks[10]);
+    assert_int_equal(kheap_stats(heap).region_bytes, bytes);
+    kheap_free(heap, blocks[14]);
+    runs[run_count++] = kheap_alloc_nozero(heap, KHEAP_CLASS_MOST + 1);
+    assert_int_equal(kheap_stats(heap).region_bytes, bytes + MM_MIB(2));
+    for (unsigned i = 0; i < count; i++)
+        if (i < 11 || i > 14)
+            kheap_free(heap, blocks[i]);
     free_all();
 }
 
@@ -114,20 +133,21 @@ static void heap_that_is_small_keeps_what_it_has(void **state)
 {
     (void)state;
     set_up(MM_MIB(2));
-    use(IDLE_BYTES);
-    unsigned count = count_of(IDLE_BYTES);
+    use(USED_BYTES);
+    unsigned count = count_of(USED_BYTES);
     assert_true(count > 0);
+    churn();
     for (unsigned i = 0; i < 4; i++)
         grow();
-    assert_int_equal(count_of(IDLE_BYTES), count);
+    assert_int_equal(count_of(USED_BYTES), count);
     free_all();
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(heap_that_grows_keeps_nothing_of_a_size_out_of_use),
-        TEST(heap_that_grows_keeps_what_is_in_use),
+        TEST(heap_cache_is_emptied_if_much_was_taken),
+        TEST(heap_uses_what_its_cache_holds_before_it_grows),
         TEST(heap_that_is_small_keeps_what_it_has),
     };
 
