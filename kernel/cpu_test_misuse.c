@@ -256,6 +256,34 @@ static void misuse_write_outside(size_t size, ptrdiff_t from, size_t bytes)
     kfree(block);
 }
 
+/* A block with memory of the heap behind it for a page more. Behind a small one that is others', where a
+ * span ends at the heap's end nothing. */
+static unsigned char *misuse_alloc_before_a_page(void)
+{
+    unsigned char *block = misuse_alloc();
+    struct kheap_peek peek;
+    vaddr_t last = (uintptr_t)block + misuse.size + PAGE_SIZE - 1;
+
+    if (kheap_peek(kheap_default(), last, &peek))
+        return block;
+    unsigned char *other = misuse_alloc_before_a_page();
+    kfree(block);
+    return other;
+}
+
+/* A whole page, over the zone and the neighbours, which get back what was theirs. */
+static void misuse_overflow_by_a_page(void)
+{
+    static unsigned char behind[PAGE_SIZE];
+    unsigned char *block = misuse_alloc_before_a_page();
+
+    memcpy(behind, block + misuse.size, PAGE_SIZE);
+    memset(block + misuse.size, 0x5a, PAGE_SIZE);
+    MISUSE_REPORTED(block, kfree(block));
+    memcpy(block + misuse.size, behind, PAGE_SIZE);
+    kfree(block);
+}
+
 static void misuse_overflow(void)
 {
     for (size_t less = 0; less < 17; less += 4) {
@@ -264,8 +292,7 @@ static void misuse_overflow(void)
         misuse_write_outside(size, (ptrdiff_t)size, 1);
         misuse_write_outside(size, (ptrdiff_t)size, 8);
     }
-    if (misuse.size > KHEAP_CLASS_MOST) /* behind smaller ones there are others */
-        misuse_write_outside(misuse.size, (ptrdiff_t)misuse.size, PAGE_SIZE);
+    misuse_overflow_by_a_page();
 }
 
 static void misuse_underflow(void)

@@ -56,7 +56,7 @@ HEAP_ROWS = {
     "free with another size": (None, {level: f"{OTHER_SIZE}|{text}" for level, text in FREED.items()}, 0),
     "freed by all CPUs at once": (None, {level: f"{BY_TWO}|{FORGOTTEN}|{text}"  # quarantine holds not all
                                          for level, text in FREED.items()}, 0),
-    "written behind its end": (None, both("write behind the end of" + WRITE), 0),
+    "written behind its end": (11, both("write behind the end of" + WRITE), 0),
     "written before its beginning": (2, both("write before the beginning of" + WRITE), 0),
     "written after its free": (4, both("write after the free of" + WRITE), 0),
     "free blocks overwritten": (0, both("none"), 0),
@@ -99,8 +99,6 @@ def wanted_reports(row, size, level, cpus):
     """The numbers of reports that are right."""
     if row == "free with another size":
         return (4,) if level == "full" else (3,) if SIZES[size] <= 4096 else (1,)
-    if row == "written behind its end":
-        return (10 if SIZES[size] <= 4096 else 11,)  # and by a page, where that is the red zone
     if row == "frames freed by all CPUs at once":
         return ((cpus - 1) * 40,)
     if row == "freed by all CPUs at once":
