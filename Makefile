@@ -78,6 +78,7 @@ HOSTED_CFLAGS := -std=gnu11 -O2 -g -fPIC $(WARN)
 LINUX_CFLAGS  := -std=gnu11 -O2 -g -fPIC -ftls-model=initial-exec -fvisibility=hidden $(WARN) \
                  -DMM_PORT_INLINE_TLS
 LINUX_CPPFLAGS := -Imm/include -I. -DMM_DEBUG=0
+MM_CFLAGS     ?= # for mm/ there: -mgeneral-regs-only measures it as a kernel has it
 DEPFLAGS       = -MMD -MP -MF $@.d
 
 # No libgcc: a compiler helper call is an undefined symbol and fails the link.
@@ -124,7 +125,7 @@ CC_VERSION = $(shell $(CC) --version 2>&1 | head -n 1 | tr -d "'")
 $(OBJ)/kernel.stamp: FORCE ; $(call stamp,$(CC) $(CC_VERSION) $(KERNEL_CFLAGS) $(CPPFLAGS_ALL))
 $(OBJ)/loader.stamp: FORCE ; $(call stamp,$(CC) $(CC_VERSION) $(LOADER_CFLAGS) $(CPPFLAGS_ALL))
 $(OBJ)/hosted.stamp: FORCE ; $(call stamp,$(CC) $(CC_VERSION) $(HOSTED_CFLAGS) $(CPPFLAGS_ALL))
-$(OBJ)/linux.stamp: FORCE ; $(call stamp,$(CC) $(CC_VERSION) $(LINUX_CFLAGS) $(LINUX_CPPFLAGS))
+$(OBJ)/linux.stamp: FORCE ; $(call stamp,$(CC) $(CC_VERSION) $(LINUX_CFLAGS) $(MM_CFLAGS) $(LINUX_CPPFLAGS))
 $(OBJ)/lib-parts.stamp: FORCE ; $(call stamp,$(MM_OBJS) $(PORT_OBJS))
 $(OBJ)/kernel-parts.stamp: FORCE ; $(call stamp,$(KERNEL_LINK) $(KERNEL_OBJS))
 $(OBJ)/loader-parts.stamp: FORCE ; $(call stamp,$(LINK) $(LOADER_OBJS))
@@ -159,7 +160,7 @@ $(OBJ)/hosted/%.c.o: %.c $(OBJ)/hosted.stamp
 $(OBJ)/linux/%.c.o: %.c $(OBJ)/linux.stamp
 	@mkdir -p $(@D)
 	$(call say,LINUX,$<)
-	$(Q)$(CC) $(LINUX_CFLAGS) $(LINUX_CPPFLAGS) $(DEPFLAGS) -c -o $@ $<
+	$(Q)$(CC) $(LINUX_CFLAGS) $(if $(filter mm/%,$<),$(MM_CFLAGS)) $(LINUX_CPPFLAGS) $(DEPFLAGS) -c -o $@ $<
 
 # ---- Products ------------------------------------------------------------------------------------
 
@@ -269,7 +270,8 @@ help:
 	@echo '  clean                  removes $$(BUILD) and compile_commands.json'
 	@echo
 	@echo '  DEBUG=0 leaves out the checks of MM_ASSERT; BREAK=name links tests/boot/broken/name.c'
-	@echo '  into the kernel, which breaks one thing on purpose; WERROR= lets warnings pass; V=1 shows'
+	@echo '  into the kernel, which breaks one thing on purpose; WERROR= lets warnings pass; MM_CFLAGS='
+	@echo '  is added for mm/ in lib-linux and bench (-mgeneral-regs-only: as in a kernel); V=1 shows'
 	@echo '  the commands.'
 
 # The glyphs of the loader, and the image that GRUB starts.
