@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Two threads:
+/* Two threads, and one of them alone:
  *
  *      larson2      1000 blocks each, 16 B to 1000 B, replaced at random; they swap what they hold
+ *      larson1      what one of them does, alone: what of it is not the other thread's doing
  *      cross_free   one thread allocates, the other one frees what comes through a ring */
 #include "bench/heap.h"
 
@@ -41,6 +42,15 @@ static uint64_t time_larson(const struct heap_subject *subject, uint64_t count, 
     struct worker second = { subject, held[index][1 - side], 22 + round, count };
 
     return bench_together(run_larson, &first, run_larson, &second);
+}
+
+static uint64_t time_alone(const struct heap_subject *subject, uint64_t count, unsigned round)
+{
+    struct worker worker = { subject, held[subject - heap_subjects][0], 11 + round, count };
+    uint64_t start = bench_ticks();
+
+    run_larson(&worker);
+    return bench_ticks() - start;
 }
 
 static void empty_held(const struct heap_subject *subject)
@@ -122,6 +132,18 @@ static uint64_t one_larson(const struct heap_subject *subject, unsigned round,
     return time_larson(subject, amount->count, round);
 }
 
+static uint64_t one_alone(const struct heap_subject *subject, unsigned round,
+                          const struct heap_amount *amount)
+{
+    return time_alone(subject, amount->count, round);
+}
+
+static void empty_all_held(void)
+{
+    for (unsigned i = 0; i < heap_subject_count; i++)
+        empty_held(&heap_subjects[i]);
+}
+
 static uint64_t one_cross(const struct heap_subject *subject, unsigned round,
                           const struct heap_amount *amount)
 {
@@ -133,12 +155,15 @@ void heap_measure_threads(struct bench *bench)
 {
     struct heap_amount amount = { .count = bench_pick(bench, 500, 50000, 200000) };
 
+    if (bench_wants(bench, "larson1")) {
+        heap_measure(bench, "larson1", 1, true, one_alone, &amount);
+        empty_all_held();
+    }
     if (bench_cpu_count() < 2)
         bench_note(bench, "heap: one CPU only: larson2 and cross_free say little");
     if (bench_wants(bench, "larson2")) {
         heap_measure(bench, "larson2", 2, true, one_larson, &amount);
-        for (unsigned i = 0; i < heap_subject_count; i++)
-            empty_held(&heap_subjects[i]);
+        empty_all_held();
     }
     if (bench_wants(bench, "cross_free"))
         heap_measure(bench, "cross_free", 2, true, one_cross, &amount);

@@ -4,7 +4,7 @@
  *      calloc_free_* malloc_free_* const_*   pairs of one size                    heap_pairs.c
  *      realloc_grow realloc_1m_large         blocks that grow                     heap_resize.c
  *      live10k worst_op                      blocks that live for a while         heap_live.c
- *      larson2 cross_free                    two threads                          heap_threads.c
+ *      larson1 larson2 cross_free            one thread, two threads              heap_threads.c
  *      peak_over_live                        resident memory over living memory,
  *                                            each subject in a process of its own heap_peak.c
  *

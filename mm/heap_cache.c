@@ -111,17 +111,19 @@ struct heap_cache *heap_cache_here(struct kheap *heap, unsigned slot)
 
 static void add_double(struct heap_doubles *doubles, vaddr_t block)
 {
-    if (doubles->count < HEAP_REMOTE_MAX)
+    if (doubles->count < HEAP_DOUBLES_NAMED)
         doubles->blocks[doubles->count] = block;
     doubles->count++;
 }
 
 void heap_doubles_report(struct kheap *heap, const struct heap_doubles *doubles)
 {
-    unsigned shown = doubles->count < HEAP_REMOTE_MAX ? doubles->count : HEAP_REMOTE_MAX;
+    unsigned named = doubles->count < HEAP_DOUBLES_NAMED ? doubles->count : HEAP_DOUBLES_NAMED;
 
-    for (unsigned i = 0; i < shown; i++)
+    for (unsigned i = 0; i < named; i++)
         heap_report_twice(heap, doubles->blocks[i]);
+    if (doubles->count > named)
+        mm_bug("kfree: %u more blocks were freed by two CPUs at once", doubles->count - named);
 }
 
 /* A block comes home for which nobody but the caller, with the lock, changes REMOTE: a free on another
@@ -307,13 +309,15 @@ static void deliver_own_locked(struct kheap *heap, struct heap_cache *cache,
 }
 
 /* A block of another slot's span, KHEAP_BYTE_REMOTE now. */
-static void add_remote(struct kheap *heap, struct heap_cache *cache, struct kheap_entry entry)
+static void add_remote(struct kheap *heap, struct heap_cache *cache, unsigned size_class,
+                       struct kheap_entry entry)
 {
     struct heap_doubles doubles;
 
     doubles.count = 0;
-    if (__atomic_load_n(&cache->remote.magazine.bottom, __ATOMIC_RELAXED) <
-        __atomic_load_n(&cache->remote.magazine.limit, __ATOMIC_RELAXED)) {
+    if (size_class < KHEAP_CLASS_LARGE &&
+        __atomic_load_n(&cache->remote.magazine.bottom, __ATOMIC_RELAXED) <
+            __atomic_load_n(&cache->remote.magazine.limit, __ATOMIC_RELAXED)) {
         add_entry(&cache->remote, entry);
         return;
     }
@@ -377,7 +381,7 @@ static uint8_t *claim_remote(struct heap_span *span, vaddr_t block, unsigned slo
     uint64_t index = kheap_exact_index(block - span->front.base, &span->front);
     uint8_t expected = KHEAP_BYTE_ALLOCATED;
 
-    if (span->guards != 0 || size_class >= KHEAP_CLASSES ||
+    if (span->guards != 0 || size_class >= KHEAP_CLASS_LARGE ||
         (known_class != KHEAP_CLASSES && size_class != known_class) ||
         index >= span->front.blocks ||
         __atomic_load_n(&span->front.owner, __ATOMIC_RELAXED) == slot)
@@ -447,7 +451,7 @@ bool heap_class_free(struct kheap *heap, unsigned slot, struct heap_cache *cache
         if (!heap_claim_state(entry.state, KHEAP_BYTE_REMOTE))
             return false;
         mm_port_memory_freed((void *)block, span->front.block_bytes);
-        add_remote(heap, cache, entry);
+        add_remote(heap, cache, span->front.size_class, entry);
         return true;
     }
     struct heap_doubles doubles;

@@ -29,9 +29,9 @@
 #define HEAP_SPAN_PAGES  16u
 #define HEAP_SPAN_BLOCKS 256u
 #define HEAP_RUN_PAGES   (MAX_BLOCK_SIZE / PAGE_SIZE) /* at most, of one chunk */
-#define HEAP_REMOTE_MAX  32u
-#define HEAP_CLASS_RUN   KHEAP_CLASSES        /* one block of any number of pages */
-#define HEAP_CLASS_STATE (KHEAP_CLASSES + 1u) /* the heap's own */
+#define HEAP_REMOTE_MAX  128u                         /* of up to 8 KiB; larger ones do not wait */
+#define HEAP_CLASS_RUN   KHEAP_CLASSES                /* one block of any number of pages */
+#define HEAP_CLASS_STATE (KHEAP_CLASSES + 1u)         /* the heap's own */
 #define HEAP_NO_OFFSET   UINT64_MAX
 
 /* ---- lists: circular, the head is one of the links ---- */
@@ -380,9 +380,10 @@ struct heap_span *heap_run_span_locked(struct kheap *heap, uint64_t offset, uint
  * none. Without the lock. */
 struct heap_cache *heap_cache_here(struct kheap *heap, unsigned slot);
 /* Blocks that two CPUs have freed, found under the lock; reported when it is released. */
+#define HEAP_DOUBLES_NAMED 32u /* at once; the others are counted */
 struct heap_doubles {
     unsigned count;
-    vaddr_t blocks[HEAP_REMOTE_MAX];
+    vaddr_t blocks[HEAP_DOUBLES_NAMED];
 };
 void heap_doubles_report(struct kheap *heap, const struct heap_doubles *doubles);
 

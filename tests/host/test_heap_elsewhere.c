@@ -125,18 +125,33 @@ static void wrong_frees_are_reported_and_change_nothing(void **state)
     unsigned char *base;
 
     (void)state;
-    set_up(112);
+    set_up(208);
     span = span_of(blocks[3]);
     base = (unsigned char *)span->front.base;
     kheap_free(heap, blocks[3]);
     EXPECT_BUG_UNCHANGED(address_words("kfree", blocks[3]), kheap_free(heap, blocks[3]));
-    for (size_t inside = 1; inside < 112; inside++)
+    for (size_t inside = 1; inside < 208; inside++)
         EXPECT_BUG_UNCHANGED(address_words("kfree", blocks[4] + inside),
                              kheap_free(heap, blocks[4] + inside));
-    EXPECT_BUG_UNCHANGED(address_words("kfree", base + span->front.blocks * 112),
-                         kheap_free(heap, base + span->front.blocks * 112));
+    EXPECT_BUG_UNCHANGED(address_words("kfree", base + span->front.blocks * 208),
+                         kheap_free(heap, base + span->front.blocks * 208));
     assert_int_equal(waiting(), 1);
     assert_int_equal(state_of(blocks[4]), KHEAP_BYTE_ALLOCATED);
+}
+
+/* Blocks of more than 8 KiB would be much memory: they do not wait, nor does what waited before them. */
+static void large_blocks_do_not_wait(void **state)
+{
+    (void)state;
+    set_up(64);
+    kheap_free(heap, blocks[0]);
+    kheap_free(heap, blocks[1]);
+    assert_int_equal(waiting(), 2);
+    bytes = MM_KIB(10);
+    on_other_cpu(take_blocks);
+    kheap_free(heap, blocks[0]);
+    assert_int_equal(state_of(blocks[0]), KHEAP_BYTE_REMOTE);
+    assert_int_equal(waiting(), 0);
 }
 
 static void size_is_checked(void **state)
@@ -170,6 +185,26 @@ static void owner_believes_only_what_it_finds(void **state)
         assert_ptr_not_equal(again[i], blocks[5]);
 }
 
+/* More than there is room for to name: the others are counted. */
+static void many_at_once_are_all_reported(void **state)
+{
+    unsigned index;
+    bool first;
+
+    (void)state;
+    set_up(64);
+    for (size_t i = 0; i < HEAP_REMOTE_MAX + 1; i++)
+        kheap_free(heap, blocks[i]);
+    for (size_t i = 0; i < HEAP_DOUBLES_NAMED + 7; i++) {
+        struct heap_span *span = span_of(blocks[i]);
+        assert_true(heap_block_index(span, (uintptr_t)blocks[i], &index, &first));
+        span->states[index] = KHEAP_BYTE_FREE;
+    }
+    bugs_count_begin();
+    kheap_drain(heap, KHEAP_ALL_SLOTS);
+    assert_int_equal(bugs_count_end(), HEAP_DOUBLES_NAMED + 1);
+}
+
 /* A span with new blocks is the last to be taken from, so that its owner does not take what another CPU
  * frees next to it at the same time. */
 static void spans_with_new_blocks_are_the_last(void **state)
@@ -192,9 +227,14 @@ static void spans_with_new_blocks_are_the_last(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(blocks_wait_in_a_list_and_come_home),         TEST(owner_takes_what_came_home),
-        TEST(wrong_frees_are_reported_and_change_nothing), TEST(size_is_checked),
-        TEST(owner_believes_only_what_it_finds),           TEST(spans_with_new_blocks_are_the_last),
+        TEST(blocks_wait_in_a_list_and_come_home),
+        TEST(owner_takes_what_came_home),
+        TEST(wrong_frees_are_reported_and_change_nothing),
+        TEST(large_blocks_do_not_wait),
+        TEST(size_is_checked),
+        TEST(owner_believes_only_what_it_finds),
+        TEST(many_at_once_are_all_reported),
+        TEST(spans_with_new_blocks_are_the_last),
     };
 
     return RUN_TESTS(tests);

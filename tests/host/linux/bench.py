@@ -24,7 +24,7 @@ FRAMES_2 = "mt2_hot mt2_batch mt2_cross".split()
 PAGING = ("map_4k protect_4k unmap_4k translate_random map_range_4k unmap_range_4k map_range_2m "
           "split_2m").split()
 HEAP = ("calloc_free_16 calloc_free_1m malloc_free_64 const_64 const_256 realloc_grow realloc_1m_large "
-        "live10k larson2 cross_free worst_op peak_over_live").split()
+        "live10k larson1 larson2 cross_free worst_op peak_over_live").split()
 TEXTS = "refill split_2m map_range const_".split()
 SUBJECTS = "mello naive stack stack_irq list linux".split()
 SIZES = "16 64 256 1k 4k 64k 1m".split()
