@@ -131,8 +131,8 @@ KHEAP_INLINE uint8_t *kheap_states(struct kheap_span *span)
 
 typedef uint64_t kheap_word __attribute__((may_alias));
 
-/* `bytes`: 16 or 64. Words of 8 bytes, two of which a CPU stores in a cycle: as many bytes as with vector
- * registers of 16, which a kernel does not have. */
+/* `bytes`: 16 or 64. In words, as a kernel has no wider registers; where there are some, the compiler makes one store
+ * of two words. */
 KHEAP_INLINE void kheap_clear_words(void *block, size_t bytes)
 {
     kheap_word *at = (kheap_word *)block;
