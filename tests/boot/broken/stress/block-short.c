@@ -3,7 +3,7 @@
 /* Now and then a block is half as large as was asked for: its end is the next owner's. Its size is told
  * to nobody when it is freed, so that nothing but the owners can see it.
  *
- * seen as: block at 0x[0-9a-f]+ .*(two owners|lost its stamp|is overwritten|is not zero).* */
+ * seen as: block at 0x[0-9a-f]+ .*(two owners|lost its stamp|has lost byte|is overwritten|is not zero).* */
 #include "tests/boot/broken/stress/stress.h"
 
 BROKEN_WRAPS(void *, kmalloc, size_t bytes);
