@@ -668,19 +668,30 @@ static void disown_list_locked(struct kheap *heap, struct heap_link *list)
     }
 }
 
+static void end_if_spare_locked(struct kheap *heap, const struct heap_link *head,
+                                struct heap_link *link)
+{
+    struct heap_span *span = HEAP_OF(link, struct heap_span, link);
+
+    if (link != head && span->free_count == span->front.blocks &&
+        heap_list_is_empty(&span->pending))
+        heap_span_end_locked(heap, span);
+}
+
+/* A span that was left to its owner, being the only one with blocks, was alone in the list. Spans to which the
+ * owner gave blocks back came in front of it, those to which another CPU did behind it; between some of both
+ * it is not looked for. */
 void heap_cache_empty_class_locked(struct kheap *heap, struct heap_cache *cache,
                                    unsigned size_class)
 {
     struct kheap_magazine *magazine = &cache->front.classes[size_class];
+    struct heap_link *head = &cache->partial[size_class];
     uint32_t count = magazine_count_locked(&magazine->magazine);
 
+    end_if_spare_locked(heap, head, head->next);
     put_home_locked(heap, magazine, magazine->magazine.floor, count);
     compact_locked(magazine, count);
-    /* One that was left to its owner, being the only one, is the last: others came in front of it. */
-    struct heap_link *last = cache->partial[size_class].prev;
-    struct heap_span *span = HEAP_OF(last, struct heap_span, link);
-    if (last != &cache->partial[size_class] && span->free_count == span->front.blocks)
-        heap_span_end_locked(heap, span);
+    end_if_spare_locked(heap, head, head->prev);
 }
 
 /* Spans that are wholly free end; with `disown` all others become nobody's. */

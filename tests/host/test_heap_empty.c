@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /* What the cache of a slot keeps when the heap grows for that slot. */
 #include "heap_fixture.h"
+#include "threads.h"
+
+#include "mm/bits.h"
 
 #include <string.h>
 
@@ -33,7 +36,7 @@ static void set_up(uint64_t first_bytes)
     run_count = 0;
 }
 
-static const struct heap_cache *cache(void)
+static struct heap_cache *cache(void)
 {
     return heap_cache_at(heap, mm_port_cpu_slot());
 }
@@ -102,6 +105,105 @@ static void heap_cache_is_emptied_if_much_was_taken(void **state)
     free_all();
 }
 
+/* ---- blocks that another CPU frees ---- */
+
+static size_t other_from, other_end;
+
+static void *free_on_other_cpu(void *argument)
+{
+    (void)argument;
+    for (size_t i = other_from; i < other_end; i++)
+        kheap_free(heap, blocks[i]);
+    kheap_drain(heap, mm_port_cpu_slot()); /* to their spans */
+    return NULL;
+}
+
+/* Another CPU frees these, and this one takes a block of a size that its cache has not, so that they come
+ * home. */
+static void free_elsewhere(size_t from, size_t end, size_t of_bytes)
+{
+    pthread_t thread;
+
+    other_from = from;
+    other_end = end;
+    threads_start(&thread, 1, free_on_other_cpu);
+    threads_join(&thread, 1);
+    kheap_free(heap, kheap_alloc(heap, of_bytes));
+}
+
+static struct heap_span *span_of(const void *block)
+{
+    return heap_span_at(heap, (uintptr_t)block);
+}
+
+/* All blocks of a span come home, which is then the only one of its owner with any.
+ *   Returns:  how many there are; the last one of blocks[]. */
+static size_t make_spare(struct heap_span **spare)
+{
+    const struct heap_link *head = &cache()->partial[kheap_class_of(USED_BYTES)];
+    size_t count = 0, first;
+
+    for (; count < 100 || !heap_list_is_empty(head) || count_of(USED_BYTES) > 0; count++) {
+        assert_true(count < USED_COUNT);
+        assert_non_null(blocks[count] = kheap_alloc_nozero(heap, USED_BYTES));
+    }
+    *spare = span_of(blocks[count - 1]);
+    for (first = count; span_of(blocks[first - 1]) == *spare;)
+        first--;
+    assert_int_equal(count - first, (*spare)->front.blocks);
+    free_elsewhere(first, count, MM_KIB(2));
+    assert_ptr_equal(head->next, &(*spare)->link);
+    assert_int_equal((*spare)->free_count, (*spare)->front.blocks);
+    return first;
+}
+
+/* The wholly free span that its owner keeps goes, too, with one behind it that blocks came home to. */
+static void heap_ends_a_spare_span_before_others(void **state)
+{
+    const struct heap_link *head;
+    struct heap_span *spare, *behind;
+
+    (void)state;
+    set_up(MM_MIB(4));
+    size_t left = make_spare(&spare);
+    head = &cache()->partial[kheap_class_of(USED_BYTES)];
+    behind = span_of(blocks[0]);
+    assert_ptr_not_equal(spare, behind);
+    free_elsewhere(0, 3, MM_KIB(4));
+    assert_ptr_equal(head->next, &spare->link);
+    assert_ptr_equal(head->prev, &behind->link);
+    churn();
+    assert_true(heap_empty_before_growth(heap));
+    assert_ptr_equal(head->next, &behind->link);
+    assert_ptr_equal(head->prev, &behind->link);
+    assert_true(kheap_verify(heap));
+    for (size_t i = 3; i < left; i++)
+        kheap_free(heap, blocks[i]);
+    free_all();
+}
+
+/* A span whose owner has not yet looked at what another CPU has freed stays until it has: the second free of
+ * a block that is home is still to be reported. */
+static void heap_keeps_a_spare_span_with_a_report_due(void **state)
+{
+    struct heap_span *spare;
+
+    (void)state;
+    set_up(MM_MIB(4));
+    size_t left = make_spare(&spare);
+    bits_set(spare->remote, 5);
+    heap_list_add(&cache()->pending, &spare->pending);
+    churn();
+    assert_true(heap_empty_before_growth(heap));
+    EXPECT_BUG(address_words("free", (void *)heap_block_address(spare, 5)),
+               kheap_drain(heap, KHEAP_ALL_SLOTS));
+    for (size_t i = 0; i < left; i++)
+        kheap_free(heap, blocks[i]);
+    free_all();
+}
+
+/* ---- when ---- */
+
 /* The blocks in the magazine lie side by side: together they are room for a larger one. */
 static void heap_uses_what_its_cache_holds_before_it_grows(void **state)
 {
@@ -147,6 +249,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(heap_cache_is_emptied_if_much_was_taken),
+        TEST(heap_ends_a_spare_span_before_others),
+        TEST(heap_keeps_a_spare_span_with_a_report_due),
         TEST(heap_uses_what_its_cache_holds_before_it_grows),
         TEST(heap_that_is_small_keeps_what_it_has),
     };
