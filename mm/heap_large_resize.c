@@ -215,14 +215,15 @@ static struct heap_span *grow_elsewhere(struct kheap *heap, struct heap_span *sp
     return NULL;
 }
 
-/* Returns: the span of the block, which is as long now, or NULL. */
-static struct heap_span *grow(struct kheap *heap, struct heap_span *span, uint64_t bytes)
+/* Returns: the span of the block, which is as long now, or NULL; *moves as of heap_large_take(). */
+static struct heap_span *try_to_grow(struct kheap *heap, struct heap_span *span, uint64_t bytes,
+                                     uint64_t *moves)
 {
     uint64_t old = heap_large_bytes(heap, span->bytes), all = heap_large_bytes(heap, bytes);
     uint64_t old_end = addresses_end(span->run, old), end = addresses_end(span->run, all);
     struct heap_span *grown = NULL;
 
-    if (heap->source.kvm == NULL || heap_large_is_beyond_memory(heap, all - old))
+    if (heap_large_is_beyond_memory(heap, all - old))
         return NULL;
     heap_move_begin(heap);
     if (!heap_window_reserve_at(heap, old_end, end - old_end))
@@ -230,6 +231,23 @@ static struct heap_span *grow(struct kheap *heap, struct heap_span *span, uint64
     else if (grow_in_place(heap, span, bytes))
         grown = span;
     heap_move_end(heap, grown == NULL);
+    *moves += grown == NULL;
+    return grown;
+}
+
+/* The frames that it takes may be where the heap keeps some: a copy would want more than these. */
+static struct heap_span *grow(struct kheap *heap, struct heap_span *span, uint64_t bytes)
+{
+    struct heap_span *grown;
+    uint64_t moves;
+    unsigned tries = 0;
+
+    if (heap->source.kvm == NULL)
+        return NULL;
+    do {
+        moves = __atomic_load_n(&heap->moves, __ATOMIC_ACQUIRE);
+        grown = try_to_grow(heap, span, bytes, &moves);
+    } while (grown == NULL && heap_gather_pages(heap, moves, &tries));
     return grown;
 }
 

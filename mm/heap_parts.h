@@ -493,6 +493,11 @@ struct heap_span *heap_run_alloc(struct kheap *heap, size_t bytes, size_t align_
 /* The span of a run that is there; its memory may be brought first, in any way there is. NULL: there is
  * none. Without the lock. */
 struct heap_span *heap_run_span(struct kheap *heap, uint64_t offset, uint64_t bytes, uint64_t base);
+/* What the caches and the spare chunks hold goes to the pmm, where another CPU may be faster. Without the
+ * lock; `moves` and `tries` (0 at first) as of heap_may_find_more().
+ *   Returns:  true if a search for pages of their own that failed is to be made again: something came, or is
+ *             on its way; never true for ever. */
+MM_MUST_USE bool heap_gather_pages(struct kheap *heap, uint64_t moves, unsigned *tries);
 /* Ends the run whose block begins at `base`. `claimed`: the block, of a guarded span, is the caller's alone
  * already; else it must be allocated.
  *   Returns:  false: there is no such block any more, and nothing has changed. */

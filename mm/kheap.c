@@ -166,10 +166,16 @@ static struct heap_span *take_large(struct kheap *heap, uint64_t bytes, uint64_t
     return span;
 }
 
-/* What the caches and the spare chunks hold goes to the pmm, where another CPU may be faster: tried again
- * as long as something came, some times, and as long as something is on its way. Addresses of a window are
- * aligned when they are chosen, frames by their physical address: there a place to shift the block is
- * taken besides. */
+bool heap_gather_pages(struct kheap *heap, uint64_t moves, unsigned *tries)
+{
+    heap_caches_drain(heap, KHEAP_ALL_SLOTS, mm_port_cpu_slot());
+    bool came = __atomic_load_n(&heap->moves, __ATOMIC_ACQUIRE) != moves;
+    *tries += came ? HEAP_TRIES_MAX / HEAP_TRIES_LARGE : 1;
+    return heap_may_find_more(heap, moves, *tries);
+}
+
+/* Addresses of a window are aligned when they are chosen, frames by their physical address: there a place to
+ * shift the block is taken besides. */
 static struct heap_span *run_of_its_own(struct kheap *heap, uint64_t bytes, uint64_t align_bytes,
                                         bool *zeroed)
 {
@@ -183,10 +189,7 @@ static struct heap_span *run_of_its_own(struct kheap *heap, uint64_t bytes, uint
         struct heap_span *span = take_large(heap, all, align_bytes, zeroed, &moves);
         if (span != NULL)
             return span;
-        heap_caches_drain(heap, KHEAP_ALL_SLOTS, mm_port_cpu_slot());
-        bool came = __atomic_load_n(&heap->moves, __ATOMIC_ACQUIRE) != moves;
-        tries += came ? HEAP_TRIES_MAX / HEAP_TRIES_LARGE : 1;
-    } while (heap_may_find_more(heap, moves, tries));
+    } while (heap_gather_pages(heap, moves, &tries));
     return NULL;
 }
 

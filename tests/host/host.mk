@@ -90,6 +90,7 @@ HOST_LINK_test_heap_window := -Wl,--wrap=kvm_heap_commit -Wl,--wrap=kvm_heap_dec
                               -Wl,--wrap=kvm_heap_move -Wl,--wrap=paging_query
 HOST_LINK_test_heap_move   := $(HOST_LINK_test_heap_window)
 HOST_LINK_test_window_failures := $(HOST_LINK_test_heap_window)
+HOST_LINK_test_heap_regrow := $(HOST_LINK_test_heap_window)
 
 HOST_WX_PROGRAMS := $(HOST_WX_TESTS:%=$(BUILD)/host/wx/%)
 

@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: MIT */
-/* A heap whose window is ordinary memory of the process, page by page accessible when it is committed; for
- * test_heap_window.c and test_heap_move.c:
+/* A heap whose window is ordinary memory of the process, page by page accessible when it is committed:
  *
  *   | first MiB of the heap | ... | 2 MiB reserved | block ........ | guard | ... |   PROT_NONE
  *
- * Their link puts __wrap_kvm_heap_commit() and the like in front of the functions; they keep which 64 KiB are
- * committed, and take frames of the pmm for them. */
+ * The link of the programs that use it (host.mk) puts __wrap_kvm_heap_commit() and the like in front of the
+ * functions; they keep which 64 KiB are committed, and take frames of the pmm for them. */
 #ifndef TESTS_HOST_WINDOW_FIXTURE_H
 #define TESTS_HOST_WINDOW_FIXTURE_H
 

@@ -115,8 +115,8 @@ void *kheap_alloc_aligned(struct kheap *heap, size_t bytes, size_t align_bytes);
  * the smaller of the two sizes and the alignment that kheap_alloc_aligned() gave it. A block that stays
  * above 1 MiB gives back in place what it no longer needs, if no 2 MiB leaf is cut, and in a heap with
  * a window it grows in place if the addresses behind it are free, else its pages move to other addresses
- * without a copy, for a thirtieth and less of what that takes; neither in interrupt handlers, at the full
- * level, nor while faults are injected or calls logged.
+ * without a copy, by a seventh of its instructions at 2 MiB, a thirtieth at 16 MiB (docs/performance.md);
+ * neither in interrupt handlers, at the full level, nor while faults are injected or calls logged.
  *   Content:    behind the old content zeroes, up to kheap_size(); if the block was not zeroed when it
  *               was made, anything up to its old kheap_size(). A block that gets smaller stays where
  *               it is if there is no memory to move it.
