@@ -23,9 +23,9 @@
  * mm_port_cpu_barrier(), no slot has it pinned (heap_state.c); tests/model/pin.pml is the model of it.
  * Without a cache, nothing is pinned, and the lock is taken instead.
  *
- * A slot's spans become nobody's only by the slot's own call, or when it is over. Blocks may lie in the
- * magazine of a slot that does not own their span (heap_steal_locked): a magazine says who holds a block,
- * the owner who may free it with plain stores. */
+ * A slot's spans become nobody's only by the slot's own call, or when it is over. Its magazines hold blocks
+ * of its own spans; another slot may be handed one of these (steal_locked), and frees it as any of another
+ * slot's: the owner is who may free with plain stores, whoever took the block. */
 #include "mm/heap_parts.h"
 
 #include "mm/bits.h"
@@ -176,11 +176,14 @@ static void settle_span_locked(struct kheap *heap, struct heap_span *span,
     heap_span_put_words_locked(heap, span, home);
 }
 
-static void settle_cache_locked(struct kheap *heap, struct heap_cache *cache,
+/* `most` spans, the ones that have waited longest.
+ *   Returns:  true if others are left. */
+static bool settle_cache_locked(struct kheap *heap, struct heap_cache *cache, unsigned most,
                                 struct heap_doubles *doubles)
 {
-    while (!heap_list_is_empty(&cache->pending))
+    for (; most > 0 && !heap_list_is_empty(&cache->pending); most--)
         settle_span_locked(heap, HEAP_OF(cache->pending.next, struct heap_span, pending), doubles);
+    return !heap_list_is_empty(&cache->pending);
 }
 
 /* The span that holds the block whose state byte that is, without records; NULL if it has ended. */
@@ -516,8 +519,7 @@ static void fill_locked(struct kheap *heap, struct heap_cache *cache, unsigned s
 }
 
 static bool refill_locked(struct kheap *heap, struct heap_cache *cache, unsigned size_class,
-                          enum heap_effort effort, struct kheap_entry *out, enum heap_need *need,
-                          struct heap_doubles *doubles)
+                          enum heap_effort effort, struct kheap_entry *out, enum heap_need *need)
 {
     if (cache != NULL) {
         struct kheap_magazine *magazine = &cache->front.classes[size_class];
@@ -529,7 +531,6 @@ static bool refill_locked(struct kheap *heap, struct heap_cache *cache, unsigned
             return true;
         }
         compact_locked(magazine, 0);
-        settle_cache_locked(heap, cache, doubles);
     }
     struct heap_span *span = find_span_locked(heap, cache, size_class, effort, need);
     if (span == NULL)
@@ -553,6 +554,24 @@ static bool steal_locked(struct kheap *heap, unsigned size_class, struct kheap_e
     return false;
 }
 
+/* Spans that are settled under one lock, with interrupts off: 0.6 us each. A million blocks that another CPU has
+ * freed are some thousands of spans. */
+#define SETTLE_MOST 64u
+
+/* Takes the lock, and keeps it when the blocks that others have delivered are home. That ends: they are this
+ * slot's, and it takes none meanwhile. */
+static uint64_t lock_and_settle(struct kheap *heap, struct heap_cache *cache,
+                                struct heap_doubles *doubles)
+{
+    uint64_t saved = mm_port_lock(&heap->lock);
+
+    while (cache != NULL && settle_cache_locked(heap, cache, SETTLE_MOST, doubles)) {
+        mm_port_unlock(&heap->lock, saved);
+        saved = mm_port_lock(&heap->lock);
+    }
+    return saved;
+}
+
 /* One search under one lock. HEAP_SCARCE: what all caches hold comes back and is used before anybody
  * else can take it, so that a search without success means that there was nothing. */
 static bool search_class(struct kheap *heap, unsigned slot, unsigned size_class,
@@ -560,12 +579,12 @@ static bool search_class(struct kheap *heap, unsigned slot, unsigned size_class,
 {
     struct heap_cache *cache = heap_cache_here(heap, slot);
     struct heap_doubles doubles;
-    uint64_t saved = mm_port_lock(&heap->lock);
 
     doubles.count = 0;
+    uint64_t saved = lock_and_settle(heap, cache, &doubles);
     if (effort == HEAP_SCARCE)
         heap_caches_drain_locked(heap, KHEAP_ALL_SLOTS, slot, &doubles);
-    bool done = refill_locked(heap, cache, size_class, effort, out, need, &doubles) ||
+    bool done = refill_locked(heap, cache, size_class, effort, out, need) ||
                 (effort == HEAP_SCARCE && steal_locked(heap, size_class, out));
     if (done)
         __atomic_store_n(out->state, KHEAP_BYTE_ALLOCATED, __ATOMIC_RELAXED);
@@ -731,7 +750,7 @@ void heap_caches_drain_locked(struct kheap *heap, unsigned slot, unsigned own_sl
     for (unsigned i = 0; i < MM_PORT_SLOTS; i++) {
         if (!is_meant(heap, slot, i))
             continue;
-        settle_cache_locked(heap, heap_cache_at(heap, i), doubles);
+        (void)settle_cache_locked(heap, heap_cache_at(heap, i), UINT32_MAX, doubles);
         release_spans_locked(heap, heap_cache_at(heap, i), slot == i || own_slot == i);
     }
 }

@@ -224,6 +224,50 @@ static void spans_with_new_blocks_are_the_last(void **state)
     assert_ptr_equal(head->prev, &first->link);
 }
 
+static unsigned pending_of(unsigned slot)
+{
+    const struct heap_link *head = &heap_cache_at(heap, slot)->pending;
+    unsigned count = 0;
+
+    for (const struct heap_link *link = head->next; link != head; link = link->next)
+        count++;
+    return count;
+}
+
+static uint64_t locks_taken;
+
+static void *take_one(void *argument)
+{
+    uint64_t before = hosted_cpu()->lock_section;
+
+    (void)argument;
+    again[0] = kheap_alloc(heap, 16);
+    locks_taken = (hosted_cpu()->lock_section - before) / 2;
+    return NULL;
+}
+
+/* However many spans have blocks that others have freed, the owner looks at some with each lock that it takes,
+ * so that its CPU's interrupts and other CPUs come in between; but at all of them before it goes on. */
+static void many_spans_come_home_under_several_locks(void **state)
+{
+    (void)state;
+    set_up(MM_KIB(8));
+    unsigned owner = span_of(blocks[0])->front.owner;
+    for (size_t i = 0; i < BLOCKS; i++)
+        kheap_free(heap, blocks[i]);
+    kheap_drain(heap, mm_port_cpu_slot());
+    unsigned spans = pending_of(owner);
+    assert_true(spans > 64);
+    on_other_cpu(take_one);
+    assert_non_null(again[0]);
+    assert_int_equal(span_of(again[0])->front.owner, owner);
+    assert_int_equal(pending_of(owner), 0);
+    assert_int_equal(locks_taken, (spans + 63) / 64);
+    assert_int_equal(kheap_stats(heap).used_blocks, 1);
+    assert_heap_sound();
+    assert_int_equal(log_lines(), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -235,6 +279,7 @@ int main(void)
         TEST(owner_believes_only_what_it_finds),
         TEST(many_at_once_are_all_reported),
         TEST(spans_with_new_blocks_are_the_last),
+        TEST(many_spans_come_home_under_several_locks),
     };
 
     return RUN_TESTS(tests);
