@@ -187,7 +187,11 @@ class Tree:
             if name not in self._made:
                 folder = self.scratch / name
                 folder.mkdir()
-                fill(folder)
+                try:
+                    fill(folder)
+                except BaseException:  # the next test sees the same error, and no half folder
+                    shutil.rmtree(folder)
+                    raise
                 self._made[name] = folder
             return self._made[name]
 
