@@ -126,9 +126,9 @@ void heap_doubles_report(struct kheap *heap, const struct heap_doubles *doubles)
         mm_bug("kfree: %u more blocks were freed by two CPUs at once", doubles->count - named);
 }
 
-/* A block comes home for which nobody but the caller, with the lock, changes REMOTE: a free on another
- * CPU wants ALLOCATED. A plain load and store do; what a free of the owner's own, at the same time, stores
- * there is found by the next look at its magazine, or is the exception above. */
+/* A block comes home. Nobody else changes REMOTE: a free on another CPU wants ALLOCATED, and who settles a span
+ * is its owner, or has the lock of one that is nobody's. So a plain load and a plain store do; a drain by
+ * another slot is the exception above. */
 static bool settle_state(uint8_t *state)
 {
     if (__atomic_load_n(state, __ATOMIC_RELAXED) != KHEAP_BYTE_REMOTE)
