@@ -13,8 +13,8 @@
  * the owner does that last step, so it is never in the middle of its own free meanwhile; a span of
  * nobody has no plain stores, and whoever has the lock does it. The exception is a drain by another
  * slot: kheap_drain, and each search when memory is scarce, which drains all slots first. It does the last
- * step for owners that run, and a free that one of them has begun at that moment, of a block that
- * another CPU has freed too, may be accepted.
+ * step, and ends spans, for owners that run, and a free that one of them has begun at that moment, of a block
+ * that is free, or that another CPU has freed too, may be accepted.
  *
  * The state byte is out of the block, in its span's memory. Another CPU that frees the same block may be
  * faster, the span end, and its memory be another span's when the locked instruction comes: it would free

@@ -105,6 +105,19 @@ static void heap_cache_is_emptied_if_much_was_taken(void **state)
     free_all();
 }
 
+/* Thousands of blocks may be the last ones of as many spans: interrupts and other CPUs come in between. */
+static void heap_cache_is_emptied_class_by_class(void **state)
+{
+    (void)state;
+    set_up(MM_MIB(4));
+    use(USED_BYTES);
+    churn();
+    uint64_t before = hosted_cpu()->lock_section;
+    assert_true(heap_empty_before_growth(heap));
+    assert_true((hosted_cpu()->lock_section - before) / 2 >= KHEAP_CLASSES);
+    free_all();
+}
+
 /* ---- blocks that another CPU frees ---- */
 
 static size_t other_from, other_end;
@@ -249,6 +262,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(heap_cache_is_emptied_if_much_was_taken),
+        TEST(heap_cache_is_emptied_class_by_class),
         TEST(heap_ends_a_spare_span_before_others),
         TEST(heap_keeps_a_spare_span_with_a_report_due),
         TEST(heap_uses_what_its_cache_holds_before_it_grows),
