@@ -248,12 +248,12 @@ static void compact_locked(struct kheap_magazine *magazine, uint32_t drop)
     struct magazine *marks = &magazine->magazine;
     int32_t from = marks->floor + (int32_t)drop;
     int32_t count = __atomic_load_n(&marks->bottom, __ATOMIC_RELAXED) - from;
+    struct kheap_entry *to = magazine->entries;
+    const struct kheap_entry *at = to + from, *end = at + count;
 
-    for (int32_t i = 0; from > 0 && i < count; i++) {
-        __atomic_store_n(&magazine->entries[i].block, magazine->entries[from + i].block,
-                         __ATOMIC_RELAXED);
-        __atomic_store_n(&magazine->entries[i].state, magazine->entries[from + i].state,
-                         __ATOMIC_RELAXED);
+    for (; from > 0 && at < end; at++, to++) {
+        __atomic_store_n(&to->block, at->block, __ATOMIC_RELAXED);
+        __atomic_store_n(&to->state, at->state, __ATOMIC_RELAXED);
     }
     __atomic_store_n(&marks->bottom, count, __ATOMIC_RELEASE);
     magazine_set_floor_locked(marks, 0);
@@ -277,18 +277,23 @@ static void add_entry(struct kheap_magazine *magazine, struct kheap_entry entry)
     __atomic_store_n(&magazine->magazine.bottom, at + 1, __ATOMIC_RELEASE);
 }
 
-/* Blocks out of a magazine go back to their spans, which are often the same. A span ends with the last
- * of its blocks, so none of it can follow. */
+/* Blocks out of a magazine go back to their spans, which are often the same for some in a row. A span ends
+ * with the last of its blocks, so none of it can follow. */
 static void put_home_locked(struct kheap *heap, const struct kheap_magazine *magazine, int32_t from,
                             uint32_t count)
 {
-    struct heap_span *span = NULL;
+    const struct kheap_entry *at = &magazine->entries[from], *end = at + count;
 
-    for (uint32_t i = 0; i < count; i++) {
-        struct kheap_entry entry = entry_at(magazine, from + (int32_t)i);
-        if (span == NULL || entry.block - span->front.base >= span->bytes)
-            span = heap_span_at(heap, entry.block);
-        heap_span_put_locked(heap, span, (unsigned)(entry.state - span->states));
+    while (at < end) {
+        struct heap_span *span = heap_span_at(heap, __atomic_load_n(&at->block, __ATOMIC_RELAXED));
+        const struct kheap_entry *first = at;
+        do {
+            uint8_t *state = __atomic_load_n(&at->state, __ATOMIC_RELAXED);
+            heap_span_mark_free_locked(span, (unsigned)(state - span->states));
+            at++;
+        } while (at < end &&
+                 __atomic_load_n(&at->block, __ATOMIC_RELAXED) - span->front.base < span->bytes);
+        heap_span_count_free_locked(heap, span, (unsigned)(at - first), false);
     }
 }
 
@@ -514,8 +519,13 @@ static void fill_locked(struct kheap *heap, struct heap_cache *cache, unsigned s
     while (count < wanted && !heap_list_is_empty(spans))
         count += heap_span_take_locked(heap, HEAP_OF(spans->next, struct heap_span, link),
                                        &entries[count], wanted - count);
-    while (count > 0)
-        add_entry(magazine, entries[--count]);
+    int32_t bottom = __atomic_load_n(&magazine->magazine.bottom, __ATOMIC_RELAXED);
+    for (struct kheap_entry *to = &magazine->entries[bottom]; count > 0; to++, bottom++) {
+        count--;
+        __atomic_store_n(&to->block, entries[count].block, __ATOMIC_RELAXED);
+        __atomic_store_n(&to->state, entries[count].state, __ATOMIC_RELAXED);
+    }
+    __atomic_store_n(&magazine->magazine.bottom, bottom, __ATOMIC_RELEASE);
 }
 
 static bool refill_locked(struct kheap *heap, struct heap_cache *cache, unsigned size_class,

@@ -18,6 +18,7 @@
 #ifndef MM_HEAP_PARTS_H
 #define MM_HEAP_PARTS_H
 
+#include "mm/bits.h"
 #include "mm/buddy.h"
 #include "mm/runs.h"
 
@@ -359,8 +360,19 @@ unsigned heap_span_take_locked(struct kheap *heap, struct heap_span *span,
                                struct kheap_entry *entries, unsigned wanted);
 /* Puts a block, KHEAP_BYTE_FREE, back into its span. */
 void heap_span_put_locked(struct kheap *heap, struct heap_span *span, unsigned index);
-/* The same for all blocks whose bits are set in `blocks`; they are the last to be taken again. */
+/* The same for all blocks whose bits are set in `blocks`; if it had none, the span is the last one of its owner
+ * to be taken from. */
 void heap_span_put_words_locked(struct kheap *heap, struct heap_span *span, const uint64_t *blocks);
+/* The same in two steps, for some in a row: each is marked, then all are counted, and the span is filed (as
+ * the last, or the next to be taken from) or ends. */
+static inline void heap_span_mark_free_locked(struct heap_span *span, unsigned index)
+{
+    MM_ASSERT(!bits_test(span->free, index) &&
+              __atomic_load_n(&span->states[index], __ATOMIC_RELAXED) == KHEAP_BYTE_FREE);
+    bits_set(span->free, index);
+}
+void heap_span_count_free_locked(struct kheap *heap, struct heap_span *span, unsigned count,
+                                 bool last);
 /* Ends a span that has all of its blocks, unless its owner wants it, or a second free of one of them is
  * still to be reported. */
 void heap_span_end_if_whole_locked(struct kheap *heap, struct heap_span *span);

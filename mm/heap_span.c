@@ -210,14 +210,15 @@ unsigned heap_span_take_locked(struct kheap *heap, struct heap_span *span,
                                struct kheap_entry *entries, unsigned wanted)
 {
     unsigned taken = 0, index = 0;
+    unsigned fresh_from = span->fresh ? span->fresh_from : HEAP_SPAN_BLOCKS;
+    vaddr_t base = span->front.base, block_bytes = span->front.block_bytes;
 
     for (unsigned word = 0; word < HEAP_FREE_WORDS && taken < wanted; word++) {
         uint64_t bits = span->free[word];
         for (; bits != 0 && taken < wanted; bits &= bits - 1) {
             index = word * BITS_PER_WORD + bits_lowest(bits);
-            bool zeroed = span->fresh && index >= span->fresh_from;
             entries[taken++] = (struct kheap_entry){
-                heap_block_address(span, index) | (zeroed ? 1u : 0u),
+                (base + index * block_bytes) | (index >= fresh_from ? 1u : 0u),
                 &span->states[index],
             };
         }
@@ -254,29 +255,32 @@ void heap_span_end_if_whole_locked(struct kheap *heap, struct heap_span *span)
         heap_span_end_locked(heap, span);
 }
 
+void heap_span_count_free_locked(struct kheap *heap, struct heap_span *span, unsigned count,
+                                 bool last)
+{
+    bool had_none = span->free_count == 0;
+
+    heap->out[span->front.size_class] -= count;
+    span->free_count = (uint16_t)(span->free_count + count);
+    if (had_none && count > 0)
+        file_locked(heap, span, last);
+    heap_span_end_if_whole_locked(heap, span);
+}
+
 void heap_span_put_locked(struct kheap *heap, struct heap_span *span, unsigned index)
 {
-    MM_ASSERT(!bits_test(span->free, index) &&
-              __atomic_load_n(&span->states[index], __ATOMIC_RELAXED) == KHEAP_BYTE_FREE);
-    bits_set(span->free, index);
-    heap->out[span->front.size_class]--;
-    if (++span->free_count == 1)
-        heap_span_file_locked(heap, span);
-    heap_span_end_if_whole_locked(heap, span);
+    heap_span_mark_free_locked(span, index);
+    heap_span_count_free_locked(heap, span, 1, false);
 }
 
 void heap_span_put_words_locked(struct kheap *heap, struct heap_span *span, const uint64_t *blocks)
 {
-    unsigned before = span->free_count, count = 0;
+    unsigned count = 0;
 
     for (unsigned word = 0; word < HEAP_FREE_WORDS; word++) {
         MM_ASSERT((span->free[word] & blocks[word]) == 0);
         span->free[word] |= blocks[word];
-        count += bits_count(blocks[word]);
+        count += blocks[word] != 0 ? bits_count(blocks[word]) : 0;
     }
-    heap->out[span->front.size_class] -= count;
-    span->free_count = (uint16_t)(before + count);
-    if (before == 0 && count > 0)
-        file_locked(heap, span, true);
-    heap_span_end_if_whole_locked(heap, span);
+    heap_span_count_free_locked(heap, span, count, true);
 }
