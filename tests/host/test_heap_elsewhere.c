@@ -154,6 +154,27 @@ static void large_blocks_do_not_wait(void **state)
     assert_int_equal(waiting(), 0);
 }
 
+static void *free_first(void *argument)
+{
+    (void)argument;
+    kheap_free(heap, blocks[0]);
+    return NULL;
+}
+
+/* The entry from which the owner took it last still names it. */
+static void owner_does_not_free_what_another_cpu_has(void **state)
+{
+    (void)state;
+    set_up(64);
+    void *filler = kheap_alloc(heap, 64); /* fills the cache */
+    blocks[0] = kheap_alloc(heap, 64);
+    on_other_cpu(free_first);
+    assert_int_equal(state_of(blocks[0]), KHEAP_BYTE_REMOTE);
+    EXPECT_BUG_UNCHANGED(address_words("kfree", blocks[0]), kheap_free(heap, blocks[0]));
+    assert_int_equal(state_of(blocks[0]), KHEAP_BYTE_REMOTE);
+    kheap_free(heap, filler);
+}
+
 static void size_is_checked(void **state)
 {
     (void)state;
@@ -275,6 +296,7 @@ int main(void)
         TEST(owner_takes_what_came_home),
         TEST(wrong_frees_are_reported_and_change_nothing),
         TEST(large_blocks_do_not_wait),
+        TEST(owner_does_not_free_what_another_cpu_has),
         TEST(size_is_checked),
         TEST(owner_believes_only_what_it_finds),
         TEST(many_at_once_are_all_reported),

@@ -249,6 +249,32 @@ static void heap_state_comes_out_of_one_chunk(void **state)
     assert_all_free();
 }
 
+/* So does what is really taken for state, when there is nothing else for it. */
+static void heap_state_that_is_needed_comes_out_of_one_chunk(void **state)
+{
+    unsigned count, pages = 0;
+
+    (void)state;
+    set_up_large();
+    count = fill(ODD_BYTES);
+    uint64_t chunk = ((uintptr_t)blocks[count - 1] - heap->front.base) / HEAP_CHUNK_BYTES;
+    uint64_t saved = mm_port_lock(&heap->lock);
+    heap->state_chunk = NULL;
+    for (unsigned i = 0; i < 60; i++) {
+        uintptr_t page = (uintptr_t)heap_state_alloc_locked(heap, PAGE_SIZE, HEAP_SCARCE);
+        assert_int_not_equal(page, 0);
+        if (heap_span_at(heap, page) != heap->state_span)
+            continue; /* it was kept for state before */
+        assert_int_equal((page - heap->front.base) / HEAP_CHUNK_BYTES, chunk);
+        pages++;
+    }
+    mm_port_unlock(&heap->lock, saved);
+    assert_int_not_equal(pages, 0);
+    for (unsigned i = 0; i < count; i++)
+        kheap_free(heap, blocks[i]);
+    assert_true(kheap_verify(heap));
+}
+
 #define LIVE 3000u
 
 static struct {
@@ -303,6 +329,7 @@ int main(void)
         TEST(heap_run_goes_where_it_fits_best),
         TEST(heap_aligned_runs_stand_between_others),
         TEST(heap_state_comes_out_of_one_chunk),
+        TEST(heap_state_that_is_needed_comes_out_of_one_chunk),
         TEST(heap_takes_little_more_than_what_lives),
     };
 

@@ -73,7 +73,7 @@ def read_list(path):
 
 
 def compile_mutant(build, mutation, text, folder):
-    """Objects of the mutated file; of all of mm if it is a header."""
+    """Objects of the mutated file; if it is a header, of all of mm and of the test, into which it may be inlined."""
     place = os.path.join(folder, mutation.file)
     os.makedirs(os.path.dirname(place), exist_ok=True)
     with open(place, "w", encoding="utf-8") as out:
@@ -84,6 +84,8 @@ def compile_mutant(build, mutation, text, folder):
         sources = {}
         for name in glob.glob(os.path.join(ROOT, "mm/*.c")):
             sources[os.path.relpath(name, ROOT)] = name
+        test = f"tests/host/{mutation.program}.c"
+        sources[test] = os.path.join(ROOT, test)
     objects = {}
     for name, path in sources.items():
         objects[name] = os.path.join(folder, name.replace("/", "_") + ".o")
@@ -109,7 +111,7 @@ def link_options(program):
 
 def link_program(build, program, mutants, folder):
     tests = os.path.join(build, "host", "plain", "tests", "host")
-    objects = [os.path.join(tests, program + ".c.o")]
+    objects = [mutants.get(f"tests/host/{program}.c") or os.path.join(tests, program + ".c.o")]
     for name in sorted(glob.glob(os.path.join(ROOT, "tests/host/*.c"))):
         if not os.path.basename(name).startswith("test_"):
             objects.append(os.path.join(tests, os.path.basename(name) + ".o"))
