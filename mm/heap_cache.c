@@ -1,34 +1,18 @@
 /* SPDX-License-Identifier: MIT */
-/* The caches of the slots: filling and emptying magazines, blocks that were freed elsewhere, draining.
+/* The caches of the slots: making, filling and emptying magazines, draining.
  *
- *      owner of the span                          another slot
- *      kfree: ALLOCATED -> FREE, magazine         kfree: ALLOCATED -> REMOTE (locked), own list
- *      full magazine: half of it to its spans     full list, with the lock: bit in span->remote
- *      empty magazine, with the lock: each
- *      remote block: REMOTE -> FREE, span
+ *      span's free blocks --half a magazine--> magazine --kmalloc--> used
+ *             ^------------ its older half, when full, <--kfree---------'      by the owner of the span
  *
- * The owner changes a state byte without a locked instruction: so it may overwrite REMOTE, if both free the
- * same block at the same time. Then the block is in the magazine, and when the owner comes to the
- * remote bit it does not find REMOTE: the other free is reported and nothing else happens. Nobody but
- * the owner does that last step, so it is never in the middle of its own free meanwhile; a span of
- * nobody has no plain stores, and whoever has the lock does it. The exception is a drain by another
- * slot: kheap_drain, and each search when memory is scarce, which drains all slots first. It does the last
- * step, and ends spans, for owners that run, and a free that one of them has begun at that moment, of a block
- * that is free, or that another CPU has freed too, may be accepted.
- *
- * The state byte is out of the block, in its span's memory. Another CPU that frees the same block may be
- * faster, the span end, and its memory be another span's when the locked instruction comes: it would free
- * a block of that one. So who frees pins the span first, with a plain store, and then looks whether
- * it is still the one at the address; a span that has ended serves again when, behind an
- * mm_port_cpu_barrier(), no slot has it pinned (heap_state.c); tests/model/pin.pml is the model of it.
- * Without a cache, nothing is pinned, and the lock is taken instead.
+ * What another slot frees is heap_remote.c's: it comes home when the owner finds its magazine empty, or in
+ * a drain.
  *
  * A slot's spans become nobody's only by the slot's own call, or when it is over. Its magazines hold blocks
  * of its own spans; another slot may be handed one of these (steal_locked), and frees it as any of another
- * slot's: the owner is who may free with plain stores, whoever took the block. */
+ * slot's: the owner is who may free with plain stores, whoever took the block.
+ *
+ * Another CPU takes back what a magazine holds by the protocol of <mm/magazine.h>, with the lock. */
 #include "mm/heap_parts.h"
-
-#include "mm/bits.h"
 
 #include <mm/port_slot.h>
 
@@ -107,143 +91,9 @@ struct heap_cache *heap_cache_here(struct kheap *heap, unsigned slot)
     return cache != NULL ? cache : make_cache(heap, slot);
 }
 
-/* ---- remote frees ---- */
-
-static void add_double(struct heap_doubles *doubles, vaddr_t block)
-{
-    if (doubles->count < HEAP_DOUBLES_NAMED)
-        doubles->blocks[doubles->count] = block;
-    doubles->count++;
-}
-
-void heap_doubles_report(struct kheap *heap, const struct heap_doubles *doubles)
-{
-    unsigned named = doubles->count < HEAP_DOUBLES_NAMED ? doubles->count : HEAP_DOUBLES_NAMED;
-
-    for (unsigned i = 0; i < named; i++)
-        heap_report_twice(heap, doubles->blocks[i]);
-    if (doubles->count > named)
-        mm_bug("kfree: %u more blocks were freed by two CPUs at once", doubles->count - named);
-}
-
-/* A block comes home. Nobody else changes REMOTE: a free on another CPU wants ALLOCATED, and who settles a span
- * is its owner, or has the lock of one that is nobody's. So a plain load and a plain store do; a drain by
- * another slot is the exception above. */
-static bool settle_state(uint8_t *state)
-{
-    if (__atomic_load_n(state, __ATOMIC_RELAXED) != KHEAP_BYTE_REMOTE)
-        return false;
-    __atomic_store_n(state, KHEAP_BYTE_FREE, __ATOMIC_RELAXED);
-    return true;
-}
-
-static void settle_block_locked(struct kheap *heap, struct heap_span *span, unsigned index,
-                                struct heap_doubles *doubles)
-{
-    if (settle_state(&span->states[index]))
-        heap_span_put_locked(heap, span, index);
-    else
-        add_double(doubles, heap_block_address(span, index));
-}
-
-/* Those of one word of remote[] that are free now. */
-static uint64_t settle_word(struct heap_span *span, unsigned word, struct heap_doubles *doubles)
-{
-    uint64_t home = 0, bits = span->remote[word];
-
-    for (; bits != 0; bits &= bits - 1) {
-        unsigned index = word * BITS_PER_WORD + bits_lowest(bits);
-        if (settle_state(&span->states[index]))
-            home |= bits & -bits;
-        else
-            add_double(doubles, heap_block_address(span, index));
-    }
-    span->remote[word] = 0;
-    return home;
-}
-
-/* The remote blocks of a span go home; with the last one it ends. Until then it is the last one to be taken
- * from: the blocks that another CPU is freeing now are likely the ones behind these, and their states
- * share a cache line. */
-static void settle_span_locked(struct kheap *heap, struct heap_span *span,
-                               struct heap_doubles *doubles)
-{
-    uint64_t home[HEAP_FREE_WORDS];
-
-    heap_list_remove(&span->pending);
-    for (unsigned word = 0; word < HEAP_FREE_WORDS; word++)
-        home[word] = span->remote[word] != 0 ? settle_word(span, word, doubles) : 0;
-    heap_span_put_words_locked(heap, span, home);
-}
-
-/* `most` spans, the ones that have waited longest.
- *   Returns:  true if others are left. */
-static bool settle_cache_locked(struct kheap *heap, struct heap_cache *cache, unsigned most,
-                                struct heap_doubles *doubles)
-{
-    for (; most > 0 && !heap_list_is_empty(&cache->pending); most--)
-        settle_span_locked(heap, HEAP_OF(cache->pending.next, struct heap_span, pending), doubles);
-    return !heap_list_is_empty(&cache->pending);
-}
-
-/* The span that holds the block whose state byte that is, without records; NULL if it has ended. */
-static struct heap_span *class_span_locked(const struct kheap *heap, vaddr_t block,
-                                           const uint8_t *state, unsigned *index)
-{
-    struct heap_span *span = heap_span_at(heap, block);
-    bool first;
-
-    if (span == NULL || span->front.size_class >= KHEAP_CLASSES || span->guards != 0 ||
-        !heap_block_index(span, block, index, &first) || !first || &span->states[*index] != state)
-        return NULL;
-    return span;
-}
-
-/* The same, if it may be `guess`, which may be NULL: blocks come in rows of one span. */
-static struct heap_span *entry_span_locked(const struct kheap *heap, struct heap_span *guess,
-                                           struct kheap_entry entry, unsigned *index)
-{
-    if (guess != NULL && entry.block - guess->front.base < guess->bytes) {
-        uintptr_t number = (uintptr_t)entry.state - (uintptr_t)guess->states;
-        *index = (unsigned)number;
-        if (number < guess->front.blocks && heap_block_address(guess, *index) == entry.block)
-            return guess;
-    }
-    return class_span_locked(heap, entry.block, entry.state, index);
-}
-
-/* A block that this or another slot has freed reaches its span.
- *   Returns:  its span if that is still there. */
-static struct heap_span *deliver_locked(struct kheap *heap, struct heap_span *guess,
-                                        struct kheap_entry entry, struct heap_doubles *doubles)
-{
-    unsigned index;
-    struct heap_span *span = entry_span_locked(heap, guess, entry, &index);
-
-    if (span == NULL) {
-        add_double(doubles, entry.block); /* its span has ended */
-        return NULL;
-    }
-    struct heap_cache *owner =
-        span->front.owner < MM_PORT_SLOTS ? heap_cache_at(heap, span->front.owner) : NULL;
-    if (owner == NULL) {
-        settle_block_locked(heap, span, index, doubles);
-        return NULL;
-    }
-    if (bits_test(span->remote, index)) { /* there already: this one is the second */
-        add_double(doubles, entry.block);
-        return span;
-    }
-    bits_set(span->remote, index);
-    if (heap_list_is_empty(&span->pending))
-        heap_list_add(owner->pending.prev, &span->pending);
-    return span;
-}
-
 /* ---- magazines, with the lock ---- */
 
-/* The owner: leaves out the `drop` oldest entries and moves the others down. */
-static void compact_locked(struct kheap_magazine *magazine, uint32_t drop)
+void heap_entries_compact_locked(struct kheap_magazine *magazine, uint32_t drop)
 {
     struct magazine *marks = &magazine->magazine;
     int32_t from = marks->floor + (int32_t)drop;
@@ -257,24 +107,6 @@ static void compact_locked(struct kheap_magazine *magazine, uint32_t drop)
     }
     __atomic_store_n(&marks->bottom, count, __ATOMIC_RELEASE);
     magazine_set_floor_locked(marks, 0);
-}
-
-static struct kheap_entry entry_at(const struct kheap_magazine *magazine, int32_t at)
-{
-    return (struct kheap_entry){
-        __atomic_load_n(&magazine->entries[at].block, __ATOMIC_RELAXED),
-        __atomic_load_n(&magazine->entries[at].state, __ATOMIC_RELAXED),
-    };
-}
-
-/* The owner. */
-static void add_entry(struct kheap_magazine *magazine, struct kheap_entry entry)
-{
-    int32_t at = __atomic_load_n(&magazine->magazine.bottom, __ATOMIC_RELAXED);
-
-    __atomic_store_n(&magazine->entries[at].block, entry.block, __ATOMIC_RELAXED);
-    __atomic_store_n(&magazine->entries[at].state, entry.state, __ATOMIC_RELAXED);
-    __atomic_store_n(&magazine->magazine.bottom, at + 1, __ATOMIC_RELEASE);
 }
 
 /* Blocks out of a magazine go back to their spans, which are often the same for some in a row. A span ends
@@ -295,180 +127,6 @@ static void put_home_locked(struct kheap *heap, const struct kheap_magazine *mag
                  __atomic_load_n(&at->block, __ATOMIC_RELAXED) - span->front.base < span->bytes);
         heap_span_count_free_locked(heap, span, (unsigned)(at - first), false);
     }
-}
-
-static void empty_remote_locked(struct kheap *heap, struct heap_cache *cache, int32_t from,
-                                uint32_t count, struct heap_doubles *doubles)
-{
-    struct heap_span *span = NULL;
-
-    for (uint32_t i = 0; i < count; i++)
-        span = deliver_locked(heap, span, entry_at(&cache->remote, from + (int32_t)i), doubles);
-}
-
-/* The owner: its list of other slots' blocks is delivered. */
-static void deliver_own_locked(struct kheap *heap, struct heap_cache *cache,
-                               struct heap_doubles *doubles)
-{
-    uint32_t count = magazine_count_locked(&cache->remote.magazine);
-
-    empty_remote_locked(heap, cache, cache->remote.magazine.floor, count, doubles);
-    compact_locked(&cache->remote, count);
-}
-
-/* A block of another slot's span, KHEAP_BYTE_REMOTE now. */
-static void add_remote(struct kheap *heap, struct heap_cache *cache, unsigned size_class,
-                       struct kheap_entry entry)
-{
-    struct heap_doubles doubles;
-
-    doubles.count = 0;
-    if (size_class < KHEAP_CLASS_LARGE &&
-        __atomic_load_n(&cache->remote.magazine.bottom, __ATOMIC_RELAXED) <
-            __atomic_load_n(&cache->remote.magazine.limit, __ATOMIC_RELAXED)) {
-        add_entry(&cache->remote, entry);
-        return;
-    }
-    uint64_t saved = mm_port_lock(&heap->lock);
-    deliver_own_locked(heap, cache, &doubles);
-    (void)deliver_locked(heap, NULL, entry, &doubles);
-    mm_port_unlock(&heap->lock, saved);
-    heap_doubles_report(heap, &doubles);
-}
-
-/* ---- freeing ---- */
-
-struct heap_span *heap_pin(const struct kheap *heap, struct heap_cache *cache, vaddr_t address,
-                           struct heap_span **before)
-{
-    struct heap_span *span = heap_span_at(heap, address);
-
-    *before = NULL;
-    if (cache == NULL)
-        return span;
-    *before = __atomic_load_n(&cache->pin, __ATOMIC_RELAXED);
-    for (;;) {
-        __atomic_store_n(&cache->pin, span, __ATOMIC_RELAXED);
-        /* The compiler keeps store and load in order; the CPU need not, which is why who reuses a span
-         * calls mm_port_cpu_barrier(). */
-        __atomic_signal_fence(__ATOMIC_SEQ_CST);
-        struct heap_span *now = heap_span_at(heap, address);
-        if (now == span)
-            return span;
-        span = now;
-    }
-}
-
-void heap_unpin(struct heap_cache *cache, struct heap_span *before)
-{
-    if (cache != NULL)
-        __atomic_store_n(&cache->pin, before, __ATOMIC_RELEASE);
-}
-
-void heap_caches_forked_locked(struct kheap *heap)
-{
-    for (unsigned slot = 0; slot < MM_PORT_SLOTS; slot++)
-        heap_unpin(heap_cache_at(heap, slot), NULL);
-}
-
-bool heap_claim_state(uint8_t *state, uint8_t to)
-{
-    uint8_t found = __atomic_load_n(state, __ATOMIC_RELAXED);
-
-    return heap_state_is_used(found) &&
-           __atomic_compare_exchange_n(state, &found, to, false, __ATOMIC_ACQ_REL,
-                                       __ATOMIC_RELAXED);
-}
-
-/* Makes an allocated block of another slot's span KHEAP_BYTE_REMOTE: its state byte, or NULL. The span is
- * pinned. */
-static uint8_t *claim_remote(struct heap_span *span, vaddr_t block, unsigned slot,
-                             unsigned known_class)
-{
-    unsigned size_class = span->front.size_class;
-    uint64_t index = kheap_exact_index(block - span->front.base, &span->front);
-    uint8_t expected = KHEAP_BYTE_ALLOCATED;
-
-    if (span->guards != 0 || size_class >= KHEAP_CLASS_LARGE ||
-        (known_class != KHEAP_CLASSES && size_class != known_class) ||
-        index >= span->front.blocks ||
-        __atomic_load_n(&span->front.owner, __ATOMIC_RELAXED) == slot)
-        return NULL;
-    uint8_t *state = &span->states[index];
-    return __atomic_compare_exchange_n(state, &expected, KHEAP_BYTE_REMOTE, false, __ATOMIC_ACQ_REL,
-                                       __ATOMIC_RELAXED)
-               ? state
-               : NULL;
-}
-
-bool heap_free_elsewhere(struct kheap *heap, struct kheap_cache *front, void *block,
-                         unsigned known_class)
-{
-    if (front->slot >= MM_PORT_SLOTS)
-        return false;
-    struct heap_cache *cache = (struct heap_cache *)(void *)front;
-    if (__atomic_load_n(&cache->remote.magazine.bottom, __ATOMIC_RELAXED) >=
-        __atomic_load_n(&cache->remote.magazine.limit, __ATOMIC_RELAXED))
-        return false;
-    struct heap_span *before;
-    struct heap_span *span = heap_pin(heap, cache, (uintptr_t)block, &before);
-    uint8_t *state =
-        span != NULL ? claim_remote(span, (uintptr_t)block, front->slot, known_class) : NULL;
-    if (state != NULL) {
-        mm_port_memory_freed(block, span->front.block_bytes);
-        add_entry(&cache->remote, (struct kheap_entry){ (uintptr_t)block, state });
-    }
-    heap_unpin(cache, before);
-    return state != NULL;
-}
-
-/* With the lock, so that the span is what it seems: of the own slot, or for want of a cache. */
-static bool free_locked(struct kheap *heap, struct heap_cache *cache, struct kheap_entry entry,
-                        struct heap_doubles *doubles)
-{
-    unsigned index;
-    struct heap_span *span = class_span_locked(heap, entry.block, entry.state, &index);
-
-    if (span == NULL)
-        return false;
-    if (cache == NULL || span->front.owner != cache->front.slot) {
-        if (!heap_claim_state(entry.state, KHEAP_BYTE_REMOTE))
-            return false;
-        mm_port_memory_freed((void *)entry.block, span->front.block_bytes);
-        (void)deliver_locked(heap, NULL, entry, doubles);
-        return true;
-    }
-    if (!heap_state_is_used(__atomic_load_n(entry.state, __ATOMIC_RELAXED)))
-        return false;
-    mm_port_memory_freed((void *)entry.block, span->front.block_bytes);
-    __atomic_store_n(entry.state, KHEAP_BYTE_FREE, __ATOMIC_RELAXED);
-    heap_keep_locked(heap, cache, span, index);
-    return true;
-}
-
-bool heap_class_free(struct kheap *heap, unsigned slot, struct heap_cache *cache,
-                     struct heap_span *span, vaddr_t block)
-{
-    unsigned index;
-    bool first;
-
-    if (!heap_block_index(span, block, &index, &first) || !first)
-        return false;
-    struct kheap_entry entry = { block, &span->states[index] };
-    if (cache != NULL && __atomic_load_n(&span->front.owner, __ATOMIC_RELAXED) != slot) {
-        if (!heap_claim_state(entry.state, KHEAP_BYTE_REMOTE))
-            return false;
-        mm_port_memory_freed((void *)block, span->front.block_bytes);
-        add_remote(heap, cache, span->front.size_class, entry);
-        return true;
-    }
-    struct heap_doubles doubles;
-    doubles.count = 0;
-    uint64_t saved = mm_port_lock(&heap->lock);
-    bool done = free_locked(heap, cache, entry, &doubles);
-    mm_port_unlock(&heap->lock, saved);
-    heap_doubles_report(heap, &doubles);
-    return done;
 }
 
 /* ---- filling ---- */
@@ -536,11 +194,11 @@ static bool refill_locked(struct kheap *heap, struct heap_cache *cache, unsigned
         uint32_t count = magazine_count_locked(&magazine->magazine);
         if (count > 0) { /* it only looked empty */
             int32_t at = magazine->magazine.bottom - 1;
-            *out = entry_at(magazine, at);
+            *out = heap_entry_at(magazine, at);
             __atomic_store_n(&magazine->magazine.bottom, at, __ATOMIC_RELEASE);
             return true;
         }
-        compact_locked(magazine, 0);
+        heap_entries_compact_locked(magazine, 0);
     }
     struct heap_span *span = find_span_locked(heap, cache, size_class, effort, need);
     if (span == NULL)
@@ -575,7 +233,7 @@ static uint64_t lock_and_settle(struct kheap *heap, struct heap_cache *cache,
 {
     uint64_t saved = mm_port_lock(&heap->lock);
 
-    while (cache != NULL && settle_cache_locked(heap, cache, SETTLE_MOST, doubles)) {
+    while (cache != NULL && heap_remote_settle_locked(heap, cache, SETTLE_MOST, doubles)) {
         mm_port_unlock(&heap->lock, saved);
         saved = mm_port_lock(&heap->lock);
     }
@@ -640,8 +298,8 @@ void heap_keep_locked(struct kheap *heap, struct heap_cache *cache, struct heap_
     uint32_t drop = count >= (uint32_t)magazine->magazine.capacity ? (count + 1) / 2 : 0;
     struct kheap_entry entry = { heap_block_address(span, index), &span->states[index] };
     put_home_locked(heap, magazine, from, drop);
-    compact_locked(magazine, drop);
-    add_entry(magazine, entry);
+    heap_entries_compact_locked(magazine, drop);
+    heap_entry_add(magazine, entry);
 }
 
 /* Takes back, behind the barrier, what was in one cache. */
@@ -657,7 +315,7 @@ static void take_all_locked(struct kheap *heap, struct heap_cache *cache,
         put_home_locked(heap, magazine, from, count);
     }
     count = magazine_take_end_locked(&cache->remote.magazine, &from);
-    empty_remote_locked(heap, cache, from, count, doubles);
+    heap_remote_deliver_locked(heap, cache, from, count, doubles);
 }
 
 static void begin_taking_locked(struct heap_cache *cache)
@@ -719,7 +377,7 @@ void heap_cache_empty_class_locked(struct kheap *heap, struct heap_cache *cache,
 
     end_if_spare_locked(heap, head, head->next);
     put_home_locked(heap, magazine, magazine->magazine.floor, count);
-    compact_locked(magazine, count);
+    heap_entries_compact_locked(magazine, count);
     end_if_spare_locked(heap, head, head->prev);
 }
 
@@ -760,7 +418,7 @@ void heap_caches_drain_locked(struct kheap *heap, unsigned slot, unsigned own_sl
     for (unsigned i = 0; i < MM_PORT_SLOTS; i++) {
         if (!is_meant(heap, slot, i))
             continue;
-        (void)settle_cache_locked(heap, heap_cache_at(heap, i), UINT32_MAX, doubles);
+        (void)heap_remote_settle_locked(heap, heap_cache_at(heap, i), UINT32_MAX, doubles);
         release_spans_locked(heap, heap_cache_at(heap, i), slot == i || own_slot == i);
     }
 }
@@ -797,28 +455,6 @@ void heap_caches_switch_locked(struct kheap *heap, bool off, struct heap_doubles
 
 /* ---- counting ---- */
 
-static void count_remote_locked(const struct kheap *heap, const struct heap_cache *cache,
-                                uint64_t *blocks, uint64_t *bytes)
-{
-    uint32_t count = magazine_count_locked(&cache->remote.magazine);
-
-    for (uint32_t i = 0; i < count; i++) {
-        struct kheap_entry entry =
-            entry_at(&cache->remote, cache->remote.magazine.floor + (int32_t)i);
-        const struct heap_span *span = heap_span_at(heap, entry.block);
-        *blocks += span != NULL;
-        *bytes += span != NULL ? span->front.block_bytes : 0;
-    }
-    for (const struct heap_link *link = cache->pending.next; link != &cache->pending;
-         link = link->next) {
-        const struct heap_span *span = HEAP_OF(link, struct heap_span, pending);
-        for (unsigned i = 0; i < HEAP_FREE_WORDS; i++) {
-            *blocks += bits_count(span->remote[i]);
-            *bytes += bits_count(span->remote[i]) * (uint64_t)span->front.block_bytes;
-        }
-    }
-}
-
 void heap_cached_locked(const struct kheap *heap, uint64_t *blocks, uint64_t *bytes)
 {
     *blocks = *bytes = 0;
@@ -831,6 +467,6 @@ void heap_cached_locked(const struct kheap *heap, uint64_t *blocks, uint64_t *by
             *blocks += count;
             *bytes += count * kheap_class_bytes(i);
         }
-        count_remote_locked(heap, cache, blocks, bytes);
+        heap_remote_count_locked(heap, cache, blocks, bytes);
     }
 }

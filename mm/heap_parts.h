@@ -11,10 +11,10 @@
  * lacks some returns what it needs, so that the caller releases the lock, gets it and tries again.
  *
  * Files, each using those before it: buddy.c, runs.c; heap_memory.h (heap_state.c, heap_chunk.c, heap_source.c,
- * heap_memory.c: growth, heap_large*.c, heap_create.c); heap_span.c (runs of pages cut into blocks),
- * heap_cache.c (caches, remote frees, draining), heap_empty.c (before growth), heap_guard.c (the full
- * level), heap_fault.c, heap_sites.c (call sites, leaks), heap_report.c, kheap.c (the calls), heap_resize.c
- * (krealloc), heap_control.c (calls on the whole heap). */
+ * heap_memory.c: growth, heap_large*.c, heap_create.c); heap_span.c (runs of pages cut into blocks);
+ * heap_remote.c (frees by other slots) and heap_cache.c (caches, draining), which use each other; heap_empty.c
+ * (before growth), heap_guard.c (the full level), heap_fault.c, heap_sites.c (call sites, leaks), heap_report.c,
+ * kheap.c (the calls), heap_resize.c (krealloc), heap_control.c (calls on the whole heap). */
 #ifndef MM_HEAP_PARTS_H
 #define MM_HEAP_PARTS_H
 
@@ -386,11 +386,8 @@ struct heap_span *heap_run_span_locked(struct kheap *heap, uint64_t offset, uint
                                        uint64_t base, enum heap_effort effort,
                                        enum heap_need *need);
 
-/* ---- heap_cache.c ---- */
+/* ---- heap_remote.c ---- */
 
-/* The cache of the slot, made if there is none yet; NULL if there is no memory for it, or the slot has
- * none. Without the lock. */
-struct heap_cache *heap_cache_here(struct kheap *heap, unsigned slot);
 /* Blocks that two CPUs have freed, found under the lock; reported when it is released. */
 #define HEAP_DOUBLES_NAMED 32u /* at once; the others are counted */
 struct heap_doubles {
@@ -399,17 +396,6 @@ struct heap_doubles {
 };
 void heap_doubles_report(struct kheap *heap, const struct heap_doubles *doubles);
 
-/* A block of the class, KHEAP_BYTE_ALLOCATED, out of the cache (which is refilled), the slot's spans, new
- * memory, or, when there is none, out of other slots' caches and spans. Without the lock.
- *   On failure: false: at one moment there was none of these. */
-bool heap_class_alloc(struct kheap *heap, unsigned slot, unsigned size_class,
-                      struct kheap_entry *out);
-/* The block, whose state the caller has made KHEAP_BYTE_FREE, goes to the magazine or its span. */
-void heap_keep_locked(struct kheap *heap, struct heap_cache *cache, struct heap_span *span,
-                      unsigned index);
-/* The span ends or gets another owner: its owner's magazine does not name its blocks any more, which are all
- * in the span or with their callers. */
-void heap_cache_forget_locked(struct kheap *heap, struct heap_span *span);
 /* The span at the address, which stays that span's memory, ended or not, until heap_unpin() of what stands
  * in *before: what is read of it, and a locked instruction on a state of its blocks, hits no other
  * span. Without a cache it is a guess, as heap_span_at(). Without the lock. */
@@ -430,6 +416,34 @@ bool heap_free_elsewhere(struct kheap *heap, struct kheap_cache *front, void *bl
                          unsigned known_class);
 /* ALLOCATED or ALIGNED becomes `to` in one locked step; false if it was neither. */
 bool heap_claim_state(uint8_t *state, uint8_t to);
+/* What others have delivered to this slot comes home: `most` spans, the ones that have waited longest. The
+ * owner, or a drain.
+ *   Returns:  true if others are left. */
+bool heap_remote_settle_locked(struct kheap *heap, struct heap_cache *cache, unsigned most,
+                               struct heap_doubles *doubles);
+/* `count` blocks of the cache's list of others' blocks, from `from` on, reach their spans. */
+void heap_remote_deliver_locked(struct kheap *heap, struct heap_cache *cache, int32_t from,
+                                uint32_t count, struct heap_doubles *doubles);
+/* Adds those in the cache's list, and those that wait for it in its spans. */
+void heap_remote_count_locked(const struct kheap *heap, const struct heap_cache *cache,
+                              uint64_t *blocks, uint64_t *bytes);
+
+/* ---- heap_cache.c ---- */
+
+/* The cache of the slot, made if there is none yet; NULL if there is no memory for it, or the slot has
+ * none. Without the lock. */
+struct heap_cache *heap_cache_here(struct kheap *heap, unsigned slot);
+/* A block of the class, KHEAP_BYTE_ALLOCATED, out of the cache (which is refilled), the slot's spans, new
+ * memory, or, when there is none, out of other slots' caches and spans. Without the lock.
+ *   On failure: false: at one moment there was none of these. */
+bool heap_class_alloc(struct kheap *heap, unsigned slot, unsigned size_class,
+                      struct kheap_entry *out);
+/* The block, whose state the caller has made KHEAP_BYTE_FREE, goes to the magazine or its span. */
+void heap_keep_locked(struct kheap *heap, struct heap_cache *cache, struct heap_span *span,
+                      unsigned index);
+/* The span ends or gets another owner: its owner's magazine does not name its blocks any more, which are all
+ * in the span or with their callers. */
+void heap_cache_forget_locked(struct kheap *heap, struct heap_span *span);
 /* Takes back what all caches hold, or one; a slot's own call also gives up its spans. Who needs what comes
  * back takes it before releasing the lock. */
 void heap_caches_drain_locked(struct kheap *heap, unsigned slot, unsigned own_slot,
@@ -443,6 +457,27 @@ void heap_cache_empty_class_locked(struct kheap *heap, struct heap_cache *cache,
 void heap_caches_switch_locked(struct kheap *heap, bool off, struct heap_doubles *doubles);
 /* Blocks that lie in magazines or wait in lists of remote frees, and their bytes. */
 void heap_cached_locked(const struct kheap *heap, uint64_t *blocks, uint64_t *bytes);
+
+/* The owner: leaves out the `drop` oldest entries of the magazine and moves the others down. */
+void heap_entries_compact_locked(struct kheap_magazine *magazine, uint32_t drop);
+
+static inline struct kheap_entry heap_entry_at(const struct kheap_magazine *magazine, int32_t at)
+{
+    return (struct kheap_entry){
+        __atomic_load_n(&magazine->entries[at].block, __ATOMIC_RELAXED),
+        __atomic_load_n(&magazine->entries[at].state, __ATOMIC_RELAXED),
+    };
+}
+
+/* The owner, where there is room. */
+static inline void heap_entry_add(struct kheap_magazine *magazine, struct kheap_entry entry)
+{
+    int32_t at = __atomic_load_n(&magazine->magazine.bottom, __ATOMIC_RELAXED);
+
+    __atomic_store_n(&magazine->entries[at].block, entry.block, __ATOMIC_RELAXED);
+    __atomic_store_n(&magazine->entries[at].state, entry.state, __ATOMIC_RELAXED);
+    __atomic_store_n(&magazine->magazine.bottom, at + 1, __ATOMIC_RELEASE);
+}
 
 static inline uint64_t heap_span_room(const struct heap_span *span)
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* A model of how a free pins the span that it looks at, mm/heap_cache.c (heap_pin) and mm/heap_state.c
+/* A model of how a free pins the span that it looks at, mm/heap_remote.c (heap_pin) and mm/heap_state.c
  * (heap_span_memory_retire_locked, heap_span_memory_reuse_locked), for Spin; tests/model/run.sh checks it.
  *
  *   cpu(c)   frees what is at an address, rightly or wrongly, at any time; takes a span for an address that

@@ -10,7 +10,7 @@
  * Each block has one state byte, outside of it. A cached block is KHEAP_BYTE_FREE; a pop makes it
  * ALLOCATED. The owner of a span (the slot that took it) frees its blocks with plain loads and stores;
  * every other slot changes ALLOCATED to REMOTE with one locked instruction and leaves the rest to
- * the owner, who believes only a state that it finds (mm/heap_cache.c). Absent caches are caches like the
+ * the owner, who believes only a state that it finds (mm/heap_remote.c). Absent caches are caches like the
  * others, which look empty and full and own nothing: they are not tested for. */
 #ifndef MM_KHEAP_FAST_H
 #define MM_KHEAP_FAST_H
