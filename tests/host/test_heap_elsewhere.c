@@ -55,13 +55,26 @@ static struct heap_span *span_of(const void *block)
     return heap_span_at(heap, (uintptr_t)block);
 }
 
-static uint8_t state_of(const void *block)
+static uint8_t *state_at(const void *block)
 {
     unsigned index;
     bool first;
 
     assert_true(heap_block_index(span_of(block), (uintptr_t)block, &index, &first));
-    return span_of(block)->states[index];
+    return &span_of(block)->states[index];
+}
+
+static uint8_t state_of(const void *block)
+{
+    return *state_at(block);
+}
+
+/* More than the list holds, so that they are with their owner, who has not looked yet. */
+static void free_and_deliver(void)
+{
+    set_up(64);
+    for (size_t i = 0; i < HEAP_REMOTE_MAX + 1; i++)
+        kheap_free(heap, blocks[i]);
 }
 
 static struct heap_cache *own_cache(void)
@@ -191,16 +204,9 @@ static void size_is_checked(void **state)
  * the same moment: that one stays, and the other is reported. */
 static void owner_believes_only_what_it_finds(void **state)
 {
-    unsigned index;
-    bool first;
-
     (void)state;
-    set_up(64);
-    for (size_t i = 0; i < HEAP_REMOTE_MAX + 1; i++)
-        kheap_free(heap, blocks[i]);
-    struct heap_span *span = span_of(blocks[5]);
-    assert_true(heap_block_index(span, (uintptr_t)blocks[5], &index, &first));
-    span->states[index] = KHEAP_BYTE_FREE;
+    free_and_deliver();
+    *state_at(blocks[5]) = KHEAP_BYTE_FREE;
     EXPECT_BUG(address_words("free", blocks[5]), on_other_cpu(take_again));
     for (size_t i = 0; i < BLOCKS; i++)
         assert_ptr_not_equal(again[i], blocks[5]);
@@ -209,18 +215,10 @@ static void owner_believes_only_what_it_finds(void **state)
 /* More than there is room for to name: the others are counted. */
 static void many_at_once_are_all_reported(void **state)
 {
-    unsigned index;
-    bool first;
-
     (void)state;
-    set_up(64);
-    for (size_t i = 0; i < HEAP_REMOTE_MAX + 1; i++)
-        kheap_free(heap, blocks[i]);
-    for (size_t i = 0; i < HEAP_DOUBLES_NAMED + 7; i++) {
-        struct heap_span *span = span_of(blocks[i]);
-        assert_true(heap_block_index(span, (uintptr_t)blocks[i], &index, &first));
-        span->states[index] = KHEAP_BYTE_FREE;
-    }
+    free_and_deliver();
+    for (size_t i = 0; i < HEAP_DOUBLES_NAMED + 7; i++)
+        *state_at(blocks[i]) = KHEAP_BYTE_FREE;
     bugs_count_begin();
     kheap_drain(heap, KHEAP_ALL_SLOTS);
     assert_int_equal(bugs_count_end(), HEAP_DOUBLES_NAMED + 1);
