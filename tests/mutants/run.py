@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 """Breaks mm on purpose, one line at a time, and sees that a named test fails.
 
-usage: tests/mutants/run.py [--build DIR] [--jobs N] [--find] [LIST...]
+usage: tests/mutants/run.py [--build DIR] [--jobs N] [--find PROGRAMS | --check] [LIST...]
 
 A LIST (default: all tests/mutants/*.list) holds mutations:
 
@@ -15,8 +15,9 @@ mutation is built into its test program in a scratch folder, with the objects of
 all other files, and the named test alone is run (MELLO_TEST). The mutation is killed if the test fails,
 ends its program, or does not end in ten times the time that the whole program took. It survives if the
 test passes. Text that is not found, or found twice, a mutation that does not compile and a test that is
-not there are errors of the list. --find runs whole programs and shows the first one that kills a
-mutation, and by which tests, to fill in a list. The last line is "N passed, N failed".
+not there are errors of the list; --check looks for these alone and builds nothing. --find runs whole
+programs and shows the first one that kills a mutation, and by which tests, to fill in a list. The last
+line is "N passed, N failed".
 """
 
 import argparse
@@ -190,16 +191,39 @@ def try_mutation(build, mutation, programs, wholes):
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def stale(mutation):
+    """What a look at the sources tells against it, or None."""
+    _, why = mutation.mutated()
+    test = os.path.join(ROOT, "tests/host", mutation.program + ".c")
+    if why is None and not os.path.exists(test):
+        why = f"there is no {mutation.program}"
+    if why is None:
+        with open(test, encoding="utf-8") as source:
+            if not re.search(rf"\b{mutation.test}\b", source.read()):
+                why = f"{mutation.program} has no {mutation.test}"
+    return why
+
+
+def check(mutations):
+    found = [(mutation, why) for mutation in mutations if (why := stale(mutation))]
+    for mutation, why in found:
+        print(f"FAIL {mutation.where} {mutation.file}: {why}")
+    return 1 if found else 0
+
+
 def main():
     parser = argparse.ArgumentParser(description="mutation tests of mm")
     parser.add_argument("--build", default=os.environ.get("BUILD", "build"))
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--find", metavar="PROGRAMS", help="try these programs, joined by commas")
+    parser.add_argument("--check", action="store_true", help="look if the lists fit the sources")
     parser.add_argument("lists", nargs="*")
     options = parser.parse_args()
     build = os.path.abspath(os.path.join(ROOT, options.build))
     lists = options.lists or sorted(glob.glob(os.path.join(ROOT, "tests/mutants/*.list")))
     mutations = [mutation for path in lists for mutation in read_list(path)]
+    if options.check:
+        return check(mutations)
     programs = options.find.split(",") if options.find else []
     wanted = programs or sorted({mutation.program for mutation in mutations})
     targets = [os.path.join(build, "host", "plain", program) for program in wanted]
